@@ -1,0 +1,1 @@
+//! Keel's configuration file: keys, checks, errors with a caret.

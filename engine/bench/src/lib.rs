@@ -1,0 +1,1 @@
+//! One file per question; runs tiny in tests, for real by name.

@@ -1,0 +1,3 @@
+//! keel-engine: the daemon.
+
+fn main() {}

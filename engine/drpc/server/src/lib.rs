@@ -1,0 +1,1 @@
+//! The dRPC server: listener, sessions, progress poller, dispatch to handlers.

@@ -1,0 +1,1 @@
+//! dRPC on the wire: messages, chunk framing, blocking client.

@@ -1,0 +1,1 @@
+//! DAOS error numbers: the codes that peers, modules and tools see.

@@ -1,0 +1,1 @@
+//! Answers the call-backs of the module ABI.

@@ -1,0 +1,1 @@
+//! Opens modules, checks them, orders them, drives their life cycle. Never unloads a library.

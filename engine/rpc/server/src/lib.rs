@@ -1,0 +1,1 @@
+//! The data RPC: handler registry, dispatch by tag, TCP and loopback transports.

@@ -1,0 +1,1 @@
+//! RPC on the wire: opcodes, frame header, blocking client.

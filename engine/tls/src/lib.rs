@@ -1,0 +1,1 @@
+//! Per-xstream storage: keys, slots, order of construction and destruction.

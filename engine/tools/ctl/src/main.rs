@@ -1,0 +1,3 @@
+//! keel: the operator's command line.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Execution streams: roles, placement, ULTs, start-up and shutdown.

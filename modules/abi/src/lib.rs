@@ -1,0 +1,1 @@
+//! The module ABI: the C header and its Rust mirror.

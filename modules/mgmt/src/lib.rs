@@ -1,0 +1,1 @@
+//! The management module: DAOS dRPC module 2, and Keel's own methods.

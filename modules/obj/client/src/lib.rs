@@ -1,0 +1,1 @@
+//! Client of the object module: pools, containers, put and get of large objects.

@@ -1,0 +1,1 @@
+//! The object module: pools, containers and byte objects on the targets.

@@ -1,0 +1,1 @@
+//! What obj and its clients say to each other: opcodes, messages, placement.

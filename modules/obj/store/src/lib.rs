@@ -1,0 +1,1 @@
+//! One target's store: log, index, extents, checksums, recovery.

@@ -1,0 +1,1 @@
+//! Delays, errors, torn and lost writes, wrapped round any other device.

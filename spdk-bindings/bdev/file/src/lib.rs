@@ -1,0 +1,1 @@
+//! A file or kernel block device through io_uring.

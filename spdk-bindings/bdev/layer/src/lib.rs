@@ -1,0 +1,1 @@
+//! What a block device is: registry, descriptor, per-thread channel, I/O, errors.

@@ -1,0 +1,1 @@
+//! A device that does nothing, quickly: the ceiling of the block layer.

@@ -1,0 +1,1 @@
+//! Bounded MPSC and SPSC rings, and the message that fits into a slot.

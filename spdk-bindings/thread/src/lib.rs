@@ -1,0 +1,1 @@
+//! SPDK's lightweight thread: messages, pollers, I/O channels, tasks.
