@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * engine_module.h - all that a Keel module and the engine know of each other.
+ *
+ * A module is a shared library lib<name>.so with one exported symbol, `struct dss_module <name>_module`. This header
+ * is the truth: the Rust mirror (modules/abi/src) is compared with it field by field in a test, and both sides carry
+ * DSS_ABI_FINGERPRINT, which the loader compares before it reads anything else.
+ *
+ * Names follow DAOS (src/include/daos_srv/daos_engine.h) where the concept is its own.
+ *
+ * Tags. Each function says in brackets where and when it may be called:
+ *   [any]        any thread, any state
+ *   [main-thread] the process's main thread, while modules are loaded (sm_init, sm_fini)
+ *   [xs]         any xstream              [xs:sys] the system xstream        [xs:main] a target's main xstream
+ *   [owner]      the xstream on which the object was made or handed to the module
+ *   [serving]    only between sm_setup and the end of sm_cleanup
+ * The host checks this at run time: a call from elsewhere is answered -DER_OP_NOT_PERMITTED (or NULL), is logged with
+ * the module's name, and has no effect.
+ *
+ * Return convention: 0 or a positive value on success, a negative DAOS error number (-DER_*) otherwise.
+ * Ownership: `const` pointers are borrowed until the call returns. A struct dss_buf passed by value moves.
+ * A module never unwinds (C++ exception, Rust panic) across this border, and its library is never unloaded.
+ */
+#ifndef KEEL_ENGINE_MODULE_H
+#define KEEL_ENGINE_MODULE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- versions and bounds ---------------------------------------------------------------------------------------- */
+
+#define DSS_ABI_MAGIC 0x4c45454bu /* "KEEL" in little endian */
+#define DSS_ABI_LEVEL 1u          /* grows with every addition; a module needs at most the engine's level */
+/* Hash over names, offsets and sizes of everything below (modules/abi/tests/layout.rs computes it and fails with the new value). */
+#define DSS_ABI_FINGERPRINT 0x0000000000000000ull
+
+#define DSS_MODNAME_MAX_LEN 32  /* bytes of a module's name, as in DAOS */
+#define DSS_MAX_MODULE 64       /* module ids are 0 .. 63, as in DAOS */
+#define DSS_MODULE_KEYS_NR 64   /* TLS keys in one engine */
+#define DSS_MAX_PROTO_VERSIONS 2 /* RPC protocol versions of one module at once */
+#define DSS_MAX_DRPC_MODULE 128 /* dRPC module ids are 0 .. 127 */
+#define DSS_RPC_BODY_MAX (1u << 20)
+#define DSS_RPC_BULK_MAX (4u << 20)
+
+/* What sm_setup and sm_cleanup return when they will report later through dss_done(). */
+#define DSS_PENDING 1
+
+/* ---- TLS: per-xstream storage ----------------------------------------------------------------------------------- */
+
+/* Tags of xstreams and keys; a key has a value on an xstream when the two share a bit. */
+#define DAOS_SYS_TAG 0x01u
+#define DAOS_TGT_TAG 0x02u
+#define DAOS_RDB_TAG 0x04u
+#define DAOS_OFF_TAG 0x08u
+#define DAOS_CLI_TAG 0x10u
+#define DAOS_SERVER_TAG 0xffu
+
+struct dss_module_key {
+	uint32_t dmk_tags;  /* where the key has a value */
+	int32_t  dmk_index; /* set by the engine at registration; -1 before */
+	/* Makes the value of one xstream; NULL fails the xstream's start with -DER_NOMEM. [owner] */
+	void *(*dmk_init)(uint32_t tags, int32_t xs_id, int32_t tgt_id);
+	/* Destroys it, in reverse order of construction. [owner] */
+	void (*dmk_fini)(uint32_t tags, void *value);
+};
+
+/* One xstream's storage. Only that xstream may use it. */
+struct dss_thread_local_storage {
+	uint32_t dtls_tag;
+	uint32_t dtls_nr; /* number of slots */
+	void    *dtls_values[DSS_MODULE_KEYS_NR];
+};
+
+/* Who runs this code. */
+struct dss_module_info {
+	int32_t  dmi_xs_id;
+	int32_t  dmi_tgt_id; /* -1 on the system xstream and on pooled offload xstreams */
+	uint32_t dmi_tag;
+	uint32_t dmi_tgt_nr; /* targets in this engine */
+};
+
+/* ---- buffers ---------------------------------------------------------------------------------------------------- */
+
+/* An owned, page-aligned buffer that a device may read and write. Empty when addr is NULL. */
+struct dss_buf {
+	void    *addr;
+	uint64_t len;
+	uint64_t capacity;
+	void    *owner; /* the engine's; modules leave it alone */
+};
+
+/* ---- tasks ------------------------------------------------------------------------------------------------------ */
+
+/* Which xstream: DAOS's enum dss_xs_type. SWIM and DRPC are served by the system xstream. */
+enum dss_xs_type {
+	DSS_XS_SELF = -1,
+	DSS_XS_VOS = 0,     /* the main xstream of a target */
+	DSS_XS_IOFW = 1,    /* I/O forwarding: a target's first offload xstream */
+	DSS_XS_OFFLOAD = 2, /* computation: a target's last offload xstream */
+	DSS_XS_SYS = 3,
+	DSS_XS_SWIM = 4,
+	DSS_XS_DRPC = 5,
+};
+
+/* Wakes one task; may be used and dropped from any thread. */
+struct dss_waker_vtbl {
+	void *(*clone)(void *data);
+	void (*wake)(void *data);        /* wakes, and gives the reference up */
+	void (*wake_by_ref)(void *data); /* wakes, and keeps the reference */
+	void (*drop)(void *data);
+};
+struct dss_waker {
+	void                        *data;
+	const struct dss_waker_vtbl *vtbl;
+};
+
+#define DSS_TASK_PENDING 0
+#define DSS_TASK_READY 1
+
+/* A task (ULT without a stack of its own): polled on its xstream until it is ready, then dropped there. */
+struct dss_task_ops {
+	int32_t (*poll)(void *data, const struct dss_waker *waker); /* DSS_TASK_*; the waker is borrowed: clone it to keep it */
+	void (*drop)(void *data);
+};
+
+/* ---- block devices ---------------------------------------------------------------------------------------------- */
+
+struct dss_bdev;   /* this target's share of its device, open on this xstream */
+struct dss_poller;
+struct dss_timer;
+struct dss_rpc;    /* one incoming request */
+struct dss_drpc;   /* one incoming dRPC call */
+struct dss_done;   /* a result that is owed */
+struct dss_metric;
+
+enum dss_bdev_op {
+	DSS_BDEV_READ = 0,
+	DSS_BDEV_WRITE = 1,
+	DSS_BDEV_WRITE_ZEROES = 2,
+	DSS_BDEV_UNMAP = 3,
+	DSS_BDEV_FLUSH = 4,
+};
+#define DSS_BDEV_FUA 1u /* the write is durable when it completes */
+
+struct dss_bdev_info {
+	uint64_t num_blocks; /* of the share; block 0 is the share's first */
+	uint32_t block_size; /* bytes */
+	uint32_t max_io_blocks;
+	uint32_t volatile_write_cache; /* 1: only a flush or FUA makes a write durable */
+	uint32_t reserved;
+	uint8_t  device_uuid[16];
+	uint8_t  engine_uuid[16]; /* the engine that owns the share; stores stamp it into what they format */
+	char     device_name[64]; /* NUL-terminated */
+};
+
+/* Called once per accepted I/O, on the xstream that submitted it. The buffer comes back. */
+typedef void (*dss_bdev_done_t)(void *arg, int32_t rc, struct dss_buf buf);
+
+struct dss_bdev_io {
+	uint32_t        op;    /* enum dss_bdev_op */
+	uint32_t        flags; /* DSS_BDEV_* */
+	uint64_t        lba;   /* first block of the share */
+	uint32_t        blocks;
+	uint32_t        reserved;
+	struct dss_buf  buf; /* moves to the engine when the submission is accepted; empty where the op has no data */
+	dss_bdev_done_t done;
+	void           *arg;
+};
+
+/* ---- RPC -------------------------------------------------------------------------------------------------------- */
+
+#define DSS_RPC_OPCODE(module, version, index) (((uint32_t)(module) << 24) | ((uint32_t)(version) << 16) | (uint32_t)(index))
+
+struct dss_rpc_info {
+	uint32_t       opcode;
+	uint32_t       tag; /* 0: system xstream; 1 + t: main xstream of target t */
+	uint64_t       request_id;
+	const uint8_t *body; /* lives until the reply */
+	uint64_t       body_len;
+	uint64_t       bulk_len; /* take it with dss_rpc_bulk() */
+};
+
+/* Runs on the xstream of the request's tag; replies now or later, once, with dss_rpc_reply(). [xs] */
+typedef void (*dss_rpc_handler_t)(struct dss_rpc *rpc);
+
+struct dss_rpc_handler {
+	uint32_t          index; /* low 16 bits of the opcode */
+	uint32_t          flags; /* 0 */
+	const char       *name;
+	dss_rpc_handler_t handler;
+};
+
+/* One version of a module's protocol. */
+struct dss_rpc_proto {
+	uint32_t                      version; /* 1 .. 255 */
+	uint32_t                      count;
+	const struct dss_rpc_handler *handlers;
+};
+
+/* Answer to dss_rpc_call(), on the caller's xstream. body is borrowed; bulk moves to the callee. */
+typedef void (*dss_rpc_done_t)(void *arg, int32_t rc, const uint8_t *body, uint64_t body_len, struct dss_buf bulk);
+
+/* ---- dRPC ------------------------------------------------------------------------------------------------------- */
+
+enum dss_drpc_status { /* drpc.Status */
+	DSS_DRPC_SUCCESS = 0,
+	DSS_DRPC_SUBMITTED = 1,
+	DSS_DRPC_FAILURE = 2,
+	DSS_DRPC_UNKNOWN_MODULE = 3,
+	DSS_DRPC_UNKNOWN_METHOD = 4,
+	DSS_DRPC_FAILED_UNMARSHAL_CALL = 5,
+	DSS_DRPC_FAILED_UNMARSHAL_PAYLOAD = 6,
+	DSS_DRPC_FAILED_MARSHAL = 7,
+};
+
+struct dss_drpc_info {
+	int32_t        module;
+	int32_t        method;
+	int64_t        sequence;
+	const uint8_t *body; /* lives until the reply */
+	uint64_t       body_len;
+};
+
+/* Runs on the system xstream; replies now or later, once, with dss_drpc_reply(). [xs:sys] */
+typedef void (*dss_drpc_handler_t)(struct dss_drpc *call);
+
+/* Ends with an entry whose handler is NULL. */
+struct dss_drpc_handler {
+	int32_t            module_id; /* 0 .. DSS_MAX_DRPC_MODULE - 1, unique in the engine */
+	int32_t            reserved;
+	dss_drpc_handler_t handler;
+};
+
+/* ---- engine queries --------------------------------------------------------------------------------------------- */
+
+/* Asks the engine itself; the numbers are the methods of Keel's dRPC module (docs/internals/drpc.md), in and out are
+ * their protobuf messages. Answered on the caller's xstream. */
+typedef void (*dss_query_done_t)(void *arg, int32_t rc, const uint8_t *out, uint64_t out_len);
+
+/* ---- metrics ---------------------------------------------------------------------------------------------------- */
+
+enum dss_metric_type { DSS_METRIC_COUNTER = 0, DSS_METRIC_GAUGE = 1, DSS_METRIC_HISTOGRAM = 2 };
+
+/* ---- the host: what the engine offers --------------------------------------------------------------------------- */
+
+enum dss_log_level { DSS_LOG_ERROR = 1, DSS_LOG_WARN = 2, DSS_LOG_INFO = 3, DSS_LOG_DEBUG = 4, DSS_LOG_TRACE = 5 };
+
+typedef void (*dss_func_t)(void *arg);
+typedef int32_t (*dss_poller_fn_t)(void *arg); /* 1: did something, 0: idle */
+
+struct dss_module;
+
+struct dss_host {
+	uint32_t size;  /* sizeof(struct dss_host) */
+	uint32_t level; /* DSS_ABI_LEVEL of the engine */
+
+	/* Logs one message; bytes, need not end with NUL. [any] */
+	void (*log)(const struct dss_module *self, int32_t level, const char *msg, uint64_t len);
+	/* Monotonic time in nanoseconds. [any] */
+	uint64_t (*now_ns)(void);
+
+	/* This xstream's storage; NULL on a thread that is no xstream. [any] */
+	struct dss_thread_local_storage *(*tls_get)(void);
+	/* Who runs this code; NULL on a thread that is no xstream. [any] */
+	const struct dss_module_info *(*module_info)(void);
+	/* 1 once the engine has begun to shut down. [any] */
+	int32_t (*shutting_down)(void);
+
+	/* Runs a task on an xstream; name is copied. The engine owns data from success on. [xs]
+	 * -DER_SHUTDOWN once the engine stops, -DER_NOMEM at the task limit, -DER_INVAL for an unknown kind or target. */
+	int32_t (*task_spawn)(const struct dss_module *self, const char *name, int32_t xs_type, int32_t tgt_id, const struct dss_task_ops *ops, void *data);
+	/* Runs func(arg) once, to completion, on an xstream. Same errors. [any, serving] */
+	int32_t (*tasklet)(const struct dss_module *self, const char *name, int32_t xs_type, int32_t tgt_id, dss_func_t func, void *arg);
+	/* Wakes the waker once, no earlier than deadline_ns; NULL at the limit. [xs] */
+	struct dss_timer *(*timer_arm)(const struct dss_module *self, uint64_t deadline_ns, const struct dss_waker *waker);
+	/* Ends a timer, fired or not. [owner] */
+	void (*timer_free)(struct dss_timer *timer);
+	/* Calls fn on this xstream every turn (period_ns 0) or every period_ns. [xs] */
+	struct dss_poller *(*poller_register)(const struct dss_module *self, const char *name, uint64_t period_ns, dss_poller_fn_t fn, void *arg);
+	/* Legal from inside the poller. [owner] */
+	void (*poller_unregister)(struct dss_poller *poller);
+
+	/* A zeroed buffer of at least len bytes; -DER_NOMEM when the engine's pool is empty. [xs] */
+	int32_t (*buf_alloc)(uint64_t len, struct dss_buf *out);
+	/* Gives a buffer back; an empty one is fine. [any] */
+	void (*buf_free)(struct dss_buf buf);
+
+	/* Opens this target's share of its device. [xs:main] -DER_NONEXIST: the target has no device. */
+	int32_t (*bdev_open)(const struct dss_module *self, struct dss_bdev_info *info, struct dss_bdev **out);
+	/* Starts an I/O. 0: done will be called once. Negative: it will not, and io->buf stays the caller's.
+	 * -DER_AGAIN: queue full, -DER_INVAL: outside the share or buffer too small. [owner] */
+	int32_t (*bdev_submit)(struct dss_bdev *bdev, const struct dss_bdev_io *io);
+	/* Closes it; I/O in flight completes first. [owner] */
+	void (*bdev_close)(struct dss_bdev *bdev);
+
+	/* The request as received. [owner] */
+	void (*rpc_info)(struct dss_rpc *rpc, struct dss_rpc_info *out);
+	/* Takes the request's bulk data; empty when there is none. [owner] */
+	struct dss_buf (*rpc_bulk)(struct dss_rpc *rpc);
+	/* Answers and ends the request; body is copied, bulk moves (its first bulk.len bytes are sent). [owner] */
+	void (*rpc_reply)(struct dss_rpc *rpc, int32_t rc, const uint8_t *body, uint64_t body_len, struct dss_buf bulk);
+	/* Calls a handler in this engine, on the xstream of a tag. 0: done will be called once. [xs, serving or sm_setup] */
+	int32_t (*rpc_call)(const struct dss_module *self, uint32_t tag, uint32_t opcode, const uint8_t *body, uint64_t body_len, struct dss_buf bulk, dss_rpc_done_t done, void *arg);
+
+	/* The call as received. [owner] */
+	void (*drpc_info)(struct dss_drpc *call, struct dss_drpc_info *out);
+	/* Answers and ends the call; body is copied. status: enum dss_drpc_status. [owner] */
+	void (*drpc_reply)(struct dss_drpc *call, int32_t status, const uint8_t *body, uint64_t body_len);
+
+	/* Reports the result of a setup or cleanup that returned DSS_PENDING. [xs:sys] */
+	void (*done)(struct dss_done *done, int32_t rc);
+
+	/* Asks the engine; 0: done will be called once. [xs:sys] */
+	int32_t (*query)(const struct dss_module *self, uint32_t method, const uint8_t *in, uint64_t in_len, dss_query_done_t done, void *arg);
+
+	/* Registers a metric, shown as keel_<module>_<name>{target="<tgt_id>"} (no label for tgt_id < 0). NULL when the name is
+	 * not [a-z0-9_]+ or the module has 256 of them. [any] */
+	struct dss_metric *(*metric_register)(const struct dss_module *self, int32_t type, const char *name, const char *help, int32_t tgt_id);
+	/* Adds to a counter, sets a gauge, records into a histogram. [any] */
+	void (*metric_record)(struct dss_metric *metric, double value);
+};
+
+/* ---- the descriptor: what the module offers --------------------------------------------------------------------- */
+
+/* Scheduler hooks, called for each incoming request of the module. Both may be NULL. */
+struct dss_req_attr {
+	uint32_t type;       /* 0 update, 1 fetch, 2 gc, 3 scrub, 4 migrate, 5 anonymous */
+	uint32_t flags;
+	uint32_t timeout_ms; /* 0: none */
+	uint32_t reserved;
+	uint8_t  pool_uuid[16];
+};
+
+struct dss_module {
+	/* The first four fields never move: the loader reads them before it trusts the rest. */
+	uint32_t sm_magic;       /* DSS_ABI_MAGIC */
+	uint32_t sm_size;        /* sizeof(struct dss_module) */
+	uint64_t sm_fingerprint; /* DSS_ABI_FINGERPRINT */
+	uint32_t sm_level;       /* DSS_ABI_LEVEL the module was built for */
+
+	int32_t                 sm_mod_id; /* 0 .. DSS_MAX_MODULE - 1, unique in the engine */
+	uint32_t                sm_ver;    /* the module's own version: major << 24 | minor << 16 | patch << 8 */
+	uint32_t                sm_reserved;
+	const char             *sm_name;   /* equals the name in the file's name */
+	uint64_t                sm_facs;   /* facility bits; none is defined at this level: 0 */
+	const struct dss_host **sm_host;   /* the engine stores its table here before sm_init */
+
+	struct dss_module_key *sm_key; /* NULL: no per-xstream storage */
+
+	/* Once, before any xstream runs; not NULL. A failure fails the module's load. [main-thread] */
+	int32_t (*sm_init)(void);
+	/* Once, after every xstream ended; not NULL. [main-thread] */
+	int32_t (*sm_fini)(void);
+	/* Storage and xstreams are up, clients are not let in yet. May be NULL. Runs again after a failed SetUp. [xs:sys]
+	 * 0 or negative: finished. DSS_PENDING: dss_done(done, rc) follows. */
+	int32_t (*sm_setup)(struct dss_done *done);
+	/* Before the xstreams stop, in reverse order of setup. May be NULL. Same returns. [xs:sys] */
+	int32_t (*sm_cleanup)(struct dss_done *done);
+
+	uint32_t                       sm_proto_count; /* 0 .. DSS_MAX_PROTO_VERSIONS */
+	uint32_t                       sm_reserved2;
+	const struct dss_rpc_proto    *sm_proto[DSS_MAX_PROTO_VERSIONS];
+	const struct dss_drpc_handler *sm_drpc_handlers; /* NULL: none */
+
+	/* Classifies an incoming request for the scheduler; NULL: anonymous. [xs] */
+	int32_t (*sm_get_req_attr)(const struct dss_rpc_info *rpc, struct dss_req_attr *out);
+
+	const char *const *sm_needs;    /* NULL-terminated names of modules or capabilities that come first; NULL: none */
+	const char *const *sm_provides; /* NULL-terminated capabilities beyond the module's own name; NULL: none */
+	const char        *sm_about;    /* one sentence for `keel modules`; may be NULL */
+};
+
+/* ---- conveniences for C modules --------------------------------------------------------------------------------- */
+
+#ifndef KEEL_MODULE_NO_INLINES
+
+/* In exactly one file of the module: DSS_MODULE_HOST(); defines where the engine stores its table. */
+extern const struct dss_host *dss_host;
+#define DSS_MODULE_HOST() const struct dss_host *dss_host
+
+/* The descriptor's first fields. */
+#define DSS_MODULE_ABI                                                                                                 \
+	.sm_magic = DSS_ABI_MAGIC, .sm_size = sizeof(struct dss_module), .sm_fingerprint = DSS_ABI_FINGERPRINT,        \
+	.sm_level = DSS_ABI_LEVEL, .sm_host = &dss_host
+
+/* This xstream's storage, as in DAOS; NULL on a thread that is no xstream. [any] */
+static inline struct dss_thread_local_storage *dss_tls_get(void)
+{
+	return dss_host->tls_get();
+}
+
+/* The value of a key on this xstream; NULL when the key is not registered or has no value here. [owner] */
+static inline void *dss_module_key_get(struct dss_thread_local_storage *dtls, const struct dss_module_key *key)
+{
+	if (dtls == NULL || key->dmk_index < 0 || (uint32_t)key->dmk_index >= dtls->dtls_nr)
+		return NULL;
+	return dtls->dtls_values[key->dmk_index];
+}
+
+static inline const struct dss_module_info *dss_get_module_info(void)
+{
+	return dss_host->module_info();
+}
+
+#endif /* KEEL_MODULE_NO_INLINES */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* KEEL_ENGINE_MODULE_H */
