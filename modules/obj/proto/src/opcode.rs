@@ -1,0 +1,126 @@
+//! Operations of the obj protocol and their numbers.
+
+/// Module id of the object module (DAOS `DAOS_OBJ_MODULE`).
+pub const MODULE_ID: u32 = 4;
+/// Version of the protocol described here.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+macro_rules! ops {
+    ($($(#[$doc:meta])* $name:ident = $index:literal, $text:literal;)*) => {
+        /// An operation. The discriminant is the operation index in the opcode.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u16)]
+        pub enum Op { $($(#[$doc])* $name = $index,)* }
+
+        impl Op {
+            /// Every operation, in ascending order of the index, without gaps.
+            pub const ALL: &'static [Op] = &[$(Op::$name),*];
+
+            /// Name in logs and metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $(Op::$name => $text,)* }
+            }
+        }
+    };
+}
+
+ops! {
+    /// Creates a pool on every target. System xstream.
+    PoolCreate = 0, "pool_create";
+    /// Destroys a pool and gives its space back. System xstream.
+    PoolDestroy = 1, "pool_destroy";
+    /// All pools. System xstream.
+    PoolList = 2, "pool_list";
+    /// One pool with its space per target. System xstream.
+    PoolQuery = 3, "pool_query";
+    /// Creates a container on every target. System xstream.
+    ContCreate = 4, "cont_create";
+    /// Destroys a container with its objects. System xstream.
+    ContDestroy = 5, "cont_destroy";
+    /// Containers of a pool. System xstream.
+    ContList = 6, "cont_list";
+    /// Resolves a container. System xstream.
+    ContQuery = 7, "cont_query";
+    /// Stores an object of at most one piece. Head target.
+    Put = 8, "obj_put";
+    /// Opens a new version of a larger object. Head target.
+    PutBegin = 9, "obj_put_begin";
+    /// Stores one piece of an open version. The piece's target.
+    PutPiece = 10, "obj_put_piece";
+    /// Makes an open version the object. Head target.
+    PutCommit = 11, "obj_put_commit";
+    /// Drops an open version. Head target.
+    PutAbort = 12, "obj_put_abort";
+    /// Extends the lease of an open version. Head target.
+    PutRenew = 13, "obj_put_renew";
+    /// Head record and the wanted part of piece 0. Head target.
+    Get = 14, "obj_get";
+    /// Part of a piece. The piece's target.
+    GetPiece = 15, "obj_get_piece";
+    /// Extends a reader's pin. Head target.
+    GetRenew = 16, "obj_get_renew";
+    /// Gives a reader's pin back. Head target.
+    GetClose = 17, "obj_get_close";
+    /// Head record. Head target.
+    Stat = 18, "obj_stat";
+    /// Removes an object. Head target.
+    Remove = 19, "obj_rm";
+    /// A page of names. Any target, for the heads it holds.
+    List = 20, "obj_ls";
+    /// One target's part of `PoolCreate`. In-process only, as all that follow.
+    TgtPoolCreate = 21, "tgt_pool_create";
+    /// One target's part of `PoolDestroy`.
+    TgtPoolDestroy = 22, "tgt_pool_destroy";
+    /// One target's part of `ContCreate`.
+    TgtContCreate = 23, "tgt_cont_create";
+    /// One target's part of `ContDestroy`.
+    TgtContDestroy = 24, "tgt_cont_destroy";
+    /// Pools, containers and space as one target knows them.
+    TgtMeta = 25, "tgt_meta";
+    /// Lets pieces of a version in.
+    TgtVersionOpen = 26, "tgt_version_open";
+    /// Lets no more pieces of a version in and counts them.
+    TgtVersionSeal = 27, "tgt_version_seal";
+    /// Drops the pieces of a version.
+    TgtVersionDrop = 28, "tgt_version_drop";
+}
+
+impl Op {
+    /// The index in the opcode.
+    pub const fn index(self) -> u16 {
+        self as u16
+    }
+
+    /// The opcode on the wire: module id, version, index (DAOS `DAOS_RPC_OPCODE`).
+    pub const fn opcode(self) -> u32 {
+        MODULE_ID << 24 | PROTOCOL_VERSION << 16 | self as u32
+    }
+
+    /// The operation of an opcode of this module and version.
+    pub fn from_opcode(opcode: u32) -> Option<Op> {
+        let op = *Op::ALL.get((opcode & 0xffff) as usize)?;
+        (op.opcode() == opcode).then_some(op)
+    }
+
+    /// Only for callers inside the engine: `true` for the targets' own conversation.
+    pub const fn in_process_only(self) -> bool {
+        self as u16 >= Op::TgtPoolCreate as u16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_have_no_gaps_and_opcodes_read_back() {
+        for (index, op) in Op::ALL.iter().enumerate() {
+            assert_eq!(op.index() as usize, index);
+            assert_eq!(Op::from_opcode(op.opcode()), Some(*op));
+        }
+        assert_eq!(Op::PutPiece.opcode(), 0x0401_000a);
+        assert_eq!(Op::from_opcode(0x0402_000a), None);
+        assert_eq!(Op::from_opcode(0x0401_00ff), None);
+        assert!(Op::TgtVersionDrop.in_process_only() && !Op::List.in_process_only());
+    }
+}
