@@ -35,8 +35,8 @@ extern "C" {
 
 #define DSS_ABI_MAGIC 0x4c45454bu /* "KEEL" in little endian */
 #define DSS_ABI_LEVEL 1u          /* grows with every addition; a module needs at most the engine's level */
-/* Hash over names, offsets and sizes of everything below (modules/abi/tests/layout.rs computes it and fails with the new value). */
-#define DSS_ABI_FINGERPRINT 0x0000000000000000ull
+/* Hash over names, types, offsets and sizes of everything below (modules/abi/tests/layout computes it and fails with the new value). */
+#define DSS_ABI_FINGERPRINT 0xa728f244d7239591ull
 
 #define DSS_MODNAME_MAX_LEN 32  /* bytes of a module's name, as in DAOS */
 #define DSS_MAX_MODULE 64       /* module ids are 0 .. 63, as in DAOS */
@@ -260,6 +260,8 @@ struct dss_host {
 
 	/* Logs one message; bytes, need not end with NUL. [any] */
 	void (*log)(const struct dss_module *self, int32_t level, const char *msg, uint64_t len);
+	/* 1 when the log mask lets messages of this level through: ask before formatting a costly one. [any] */
+	int32_t (*log_enabled)(const struct dss_module *self, int32_t level);
 	/* Monotonic time in nanoseconds. [any] */
 	uint64_t (*now_ns)(void);
 

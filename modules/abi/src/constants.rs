@@ -1,0 +1,113 @@
+//! Versions, bounds, tags and enumerators.
+
+/// "KEEL" in little endian: first field of every descriptor.
+pub const DSS_ABI_MAGIC: u32 = 0x4c45_454b;
+/// Grows with every addition; a module needs at most the engine's level.
+pub const DSS_ABI_LEVEL: u32 = 1;
+/// Hash over names, types, offsets and sizes of the whole ABI.
+pub const DSS_ABI_FINGERPRINT: u64 = 0xa728_f244_d723_9591;
+
+/// Bytes of a module's name, as in DAOS.
+pub const DSS_MODNAME_MAX_LEN: u32 = 32;
+/// Module ids are below this, as in DAOS.
+pub const DSS_MAX_MODULE: u32 = 64;
+/// TLS keys in one engine.
+pub const DSS_MODULE_KEYS_NR: u32 = 64;
+/// RPC protocol versions of one module at once.
+pub const DSS_MAX_PROTO_VERSIONS: u32 = 2;
+/// dRPC module ids are below this.
+pub const DSS_MAX_DRPC_MODULE: u32 = 128;
+/// Bytes of an RPC's body at most.
+pub const DSS_RPC_BODY_MAX: u32 = 1 << 20;
+/// Bytes of an RPC's bulk data at most.
+pub const DSS_RPC_BULK_MAX: u32 = 4 << 20;
+
+/// What `sm_setup` and `sm_cleanup` return when they will report later through `dss_host::done`.
+pub const DSS_PENDING: i32 = 1;
+
+/// The system xstream.
+pub const DAOS_SYS_TAG: u32 = 0x01;
+/// A target's main xstream.
+pub const DAOS_TGT_TAG: u32 = 0x02;
+/// Replicated database (DAOS); no xstream of Keel has it.
+pub const DAOS_RDB_TAG: u32 = 0x04;
+/// An offload xstream.
+pub const DAOS_OFF_TAG: u32 = 0x08;
+/// A client's thread (DAOS); no xstream of Keel has it.
+pub const DAOS_CLI_TAG: u32 = 0x10;
+/// Every xstream of the engine.
+pub const DAOS_SERVER_TAG: u32 = 0xff;
+
+/// The caller's own xstream.
+pub const DSS_XS_SELF: i32 = -1;
+/// The main xstream of a target.
+pub const DSS_XS_VOS: i32 = 0;
+/// I/O forwarding: a target's first offload xstream.
+pub const DSS_XS_IOFW: i32 = 1;
+/// Computation: a target's last offload xstream.
+pub const DSS_XS_OFFLOAD: i32 = 2;
+/// The system xstream.
+pub const DSS_XS_SYS: i32 = 3;
+/// Membership: served by the system xstream.
+pub const DSS_XS_SWIM: i32 = 4;
+/// dRPC: served by the system xstream.
+pub const DSS_XS_DRPC: i32 = 5;
+
+/// The task waits; its waker will be called.
+pub const DSS_TASK_PENDING: i32 = 0;
+/// The task is done.
+pub const DSS_TASK_READY: i32 = 1;
+
+/// Reads blocks into the buffer.
+pub const DSS_BDEV_READ: u32 = 0;
+/// Writes blocks from the buffer.
+pub const DSS_BDEV_WRITE: u32 = 1;
+/// Makes blocks read as zeroes; no buffer.
+pub const DSS_BDEV_WRITE_ZEROES: u32 = 2;
+/// Tells the device that blocks are no longer needed; no buffer.
+pub const DSS_BDEV_UNMAP: u32 = 3;
+/// Makes completed writes durable; no buffer.
+pub const DSS_BDEV_FLUSH: u32 = 4;
+/// The write is durable when it completes.
+pub const DSS_BDEV_FUA: u32 = 1;
+
+/// drpc.Status: the call was understood; domain errors stand in its body.
+pub const DSS_DRPC_SUCCESS: i32 = 0;
+/// drpc.Status: accepted, not finished.
+pub const DSS_DRPC_SUBMITTED: i32 = 1;
+/// drpc.Status: failed.
+pub const DSS_DRPC_FAILURE: i32 = 2;
+/// drpc.Status: nobody registered that module id.
+pub const DSS_DRPC_UNKNOWN_MODULE: i32 = 3;
+/// drpc.Status: the module has no such method.
+pub const DSS_DRPC_UNKNOWN_METHOD: i32 = 4;
+/// drpc.Status: the call itself could not be decoded.
+pub const DSS_DRPC_FAILED_UNMARSHAL_CALL: i32 = 5;
+/// drpc.Status: the call's body could not be decoded.
+pub const DSS_DRPC_FAILED_UNMARSHAL_PAYLOAD: i32 = 6;
+/// drpc.Status: the answer could not be encoded.
+pub const DSS_DRPC_FAILED_MARSHAL: i32 = 7;
+
+/// Only grows.
+pub const DSS_METRIC_COUNTER: i32 = 0;
+/// Goes up and down.
+pub const DSS_METRIC_GAUGE: i32 = 1;
+/// A distribution of values.
+pub const DSS_METRIC_HISTOGRAM: i32 = 2;
+
+/// Something failed that an operator must know of.
+pub const DSS_LOG_ERROR: i32 = 1;
+/// Something is off, and the engine copes.
+pub const DSS_LOG_WARN: i32 = 2;
+/// Milestones.
+pub const DSS_LOG_INFO: i32 = 3;
+/// For whoever looks for a fault.
+pub const DSS_LOG_DEBUG: i32 = 4;
+/// Each step.
+pub const DSS_LOG_TRACE: i32 = 5;
+
+/// The opcode of one handler: `module << 24 | version << 16 | index` (DAOS `src/include/daos/rpc.h`).
+#[allow(non_snake_case, reason = "the header's macro of that name")]
+pub const fn DSS_RPC_OPCODE(module: u32, version: u32, index: u32) -> u32 {
+    (module << 24) | (version << 16) | index
+}

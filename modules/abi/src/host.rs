@@ -1,0 +1,149 @@
+//! What the engine offers: its table of functions. The tag in brackets says who may call each, and when.
+
+use crate::{
+    dss_bdev, dss_bdev_info, dss_bdev_io, dss_buf, dss_drpc, dss_drpc_info, dss_func_t, dss_module,
+    dss_module_info, dss_poller_fn_t, dss_query_done_t, dss_rpc, dss_rpc_done_t, dss_rpc_info,
+    dss_task_ops, dss_thread_local_storage, dss_waker,
+};
+use std::ffi::{c_char, c_void};
+
+/// A registered poller. Opaque.
+#[repr(C)]
+pub struct dss_poller {
+    _opaque: [u8; 0],
+}
+
+/// An armed timer. Opaque.
+#[repr(C)]
+pub struct dss_timer {
+    _opaque: [u8; 0],
+}
+
+/// A result that is owed. Opaque.
+#[repr(C)]
+pub struct dss_done {
+    _opaque: [u8; 0],
+}
+
+/// A registered metric. Opaque.
+#[repr(C)]
+pub struct dss_metric {
+    _opaque: [u8; 0],
+}
+
+/// The engine's functions. Returns: 0 or positive on success, a negative DAOS error number otherwise; a call from the
+/// wrong xstream or state answers `-DER_OP_NOT_PERMITTED` (or NULL), is logged and has no effect.
+#[repr(C)]
+pub struct dss_host {
+    /// `sizeof(struct dss_host)`.
+    pub size: u32,
+    /// `DSS_ABI_LEVEL` of the engine.
+    pub level: u32,
+
+    /// Logs one message. \[any\]
+    pub log: unsafe extern "C" fn(*const dss_module, i32, *const c_char, u64),
+    /// 1 when the log mask lets messages of this level through. \[any\]
+    pub log_enabled: unsafe extern "C" fn(*const dss_module, i32) -> i32,
+    /// Monotonic time in nanoseconds. \[any\]
+    pub now_ns: unsafe extern "C" fn() -> u64,
+
+    /// This xstream's storage; NULL on a thread that is no xstream. \[any\]
+    pub tls_get: unsafe extern "C" fn() -> *mut dss_thread_local_storage,
+    /// Who runs this code; NULL on a thread that is no xstream. \[any\]
+    pub module_info: unsafe extern "C" fn() -> *const dss_module_info,
+    /// 1 once the engine has begun to shut down. \[any\]
+    pub shutting_down: unsafe extern "C" fn() -> i32,
+
+    /// Runs a task on an xstream. \[xs\]
+    pub task_spawn: unsafe extern "C" fn(
+        *const dss_module,
+        *const c_char,
+        i32,
+        i32,
+        *const dss_task_ops,
+        *mut c_void,
+    ) -> i32,
+    /// Runs a function once on an xstream. \[any, serving\]
+    pub tasklet: unsafe extern "C" fn(
+        *const dss_module,
+        *const c_char,
+        i32,
+        i32,
+        dss_func_t,
+        *mut c_void,
+    ) -> i32,
+    /// Wakes the waker once, no earlier than the deadline; NULL at the limit. \[xs\]
+    pub timer_arm: unsafe extern "C" fn(*const dss_module, u64, *const dss_waker) -> *mut dss_timer,
+    /// Ends a timer, fired or not. \[owner\]
+    pub timer_free: unsafe extern "C" fn(*mut dss_timer),
+    /// Calls a function every turn, or every period. \[xs\]
+    pub poller_register: unsafe extern "C" fn(
+        *const dss_module,
+        *const c_char,
+        u64,
+        dss_poller_fn_t,
+        *mut c_void,
+    ) -> *mut dss_poller,
+    /// Legal from inside the poller. \[owner\]
+    pub poller_unregister: unsafe extern "C" fn(*mut dss_poller),
+
+    /// A zeroed buffer of at least that many bytes. \[xs\]
+    pub buf_alloc: unsafe extern "C" fn(u64, *mut dss_buf) -> i32,
+    /// Gives a buffer back; an empty one is fine. \[any\]
+    pub buf_free: unsafe extern "C" fn(dss_buf),
+
+    /// Opens this target's share of its device. \[xs:main\]
+    pub bdev_open:
+        unsafe extern "C" fn(*const dss_module, *mut dss_bdev_info, *mut *mut dss_bdev) -> i32,
+    /// Starts an I/O. \[owner\]
+    pub bdev_submit: unsafe extern "C" fn(*mut dss_bdev, *const dss_bdev_io) -> i32,
+    /// Closes it; I/O in flight completes first. \[owner\]
+    pub bdev_close: unsafe extern "C" fn(*mut dss_bdev),
+
+    /// The request as received. \[owner\]
+    pub rpc_info: unsafe extern "C" fn(*mut dss_rpc, *mut dss_rpc_info),
+    /// Takes the request's bulk data; empty when there is none. \[owner\]
+    pub rpc_bulk: unsafe extern "C" fn(*mut dss_rpc) -> dss_buf,
+    /// Answers and ends the request. \[owner\]
+    pub rpc_reply: unsafe extern "C" fn(*mut dss_rpc, i32, *const u8, u64, dss_buf),
+    /// Calls a handler in this engine. \[xs, serving or sm_setup\]
+    pub rpc_call: unsafe extern "C" fn(
+        *const dss_module,
+        u32,
+        u32,
+        *const u8,
+        u64,
+        dss_buf,
+        dss_rpc_done_t,
+        *mut c_void,
+    ) -> i32,
+
+    /// The call as received. \[owner\]
+    pub drpc_info: unsafe extern "C" fn(*mut dss_drpc, *mut dss_drpc_info),
+    /// Answers and ends the call. \[owner\]
+    pub drpc_reply: unsafe extern "C" fn(*mut dss_drpc, i32, *const u8, u64),
+
+    /// Reports the result of a setup or cleanup that returned `DSS_PENDING`. \[xs:sys\]
+    pub done: unsafe extern "C" fn(*mut dss_done, i32),
+
+    /// Asks the engine. \[xs:sys\]
+    pub query: unsafe extern "C" fn(
+        *const dss_module,
+        u32,
+        *const u8,
+        u64,
+        dss_query_done_t,
+        *mut c_void,
+    ) -> i32,
+
+    /// Registers a metric. \[any\]
+    pub metric_register: unsafe extern "C" fn(
+        *const dss_module,
+        i32,
+        *const c_char,
+        *const c_char,
+        i32,
+    ) -> *mut dss_metric,
+    /// Adds to a counter, sets a gauge, records into a histogram. \[any\]
+    pub metric_record: unsafe extern "C" fn(*mut dss_metric, f64),
+}
