@@ -1,1 +1,39 @@
-//! RPC on the wire: opcodes, frame header, blocking client.
+//! The data RPC on the wire, and a blocking client.
+//!
+//! A frame is a fixed 64-byte header ([`Header`], little-endian, its own CRC-32C checked before anything else in it is
+//! believed), then the body (protobuf of the module, at most [`MAX_BODY`]), then the bulk (raw bytes, at most
+//! [`MAX_BULK`]). Requests carry an [`Opcode`] (module id, protocol version, operation: DAOS `src/include/daos/rpc.h`)
+//! and the tag of the xstream that shall serve them; responses carry the request's id, in any order.
+//! A connection starts with HELLO ([`HelloRequest`], [`HelloReply`]).
+//!
+//! A leaf: it knows no xstream and no reactor, so tools that only talk to an engine stay light. The engine's side is
+//! `engine_rpc`; both sides share [`Decoder`] (bytes in) and [`Outgoing`] (bytes out), which do no I/O themselves.
+//!
+//! Thread rule: everything here is plain data; [`Client`] blocks its caller and must never be used on an xstream.
+//!
+//! | module | concept |
+//! |---|---|
+//! | `opcode` | module id, version and operation in 32 bits |
+//! | `header` | the 64 bytes, limits, what can be wrong with them |
+//! | `hello` | the first exchange on a connection |
+//! | `decoder` | bytes to frames, incrementally, into the caller's buffers |
+//! | `outgoing` | one frame on its way out, without copying it together |
+//! | `client`, `client_error` | the blocking, pipelined client |
+
+mod client;
+mod client_error;
+mod decoder;
+mod header;
+mod hello;
+mod opcode;
+mod outgoing;
+
+pub use client::{Client, ClientOptions, Reply};
+pub use client_error::ClientError;
+pub use decoder::{Buffers, Damage, Decoder, Frame, Step};
+pub use header::{
+    FLAG_RESPONSE, HEADER_LEN, HEADER_VERSION, Header, HeaderError, MAGIC, MAX_BODY, MAX_BULK,
+};
+pub use hello::{HelloReply, HelloRequest, PROTOCOL};
+pub use opcode::Opcode;
+pub use outgoing::Outgoing;
