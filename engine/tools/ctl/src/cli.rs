@@ -1,0 +1,324 @@
+//! The command line, as clap reads it. One enum per noun; `commands/` holds one file per noun.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Looks after a Keel storage engine: its state, devices, pools, containers and objects.
+#[derive(Parser)]
+#[command(name = "keel", version, about, max_term_width = 120, arg_required_else_help = true, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    /// The engine's dRPC socket. Left out, the one engine that runs on this machine is found by itself.
+    #[arg(long, global = true, value_name = "PATH", env = "KEEL_SOCKET")]
+    pub(crate) socket: Option<PathBuf>,
+    /// How to print the result.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+    /// How long to wait for an answer, in seconds.
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  keel engine status
+  keel pool create tank --size 1GiB && keel cont create tank photos
+  keel obj put tank photos holiday.tar ./holiday.tar
+  keel obj get tank photos holiday.tar -
+  keel metrics | grep rpc
+
+Exit codes: 0 done; 1 failed; 2 wrong usage; 65 data damaged; 66 no such thing; 69 engine not reachable; 70 internal error;
+73 already there; 74 I/O error; 75 busy, try again; 77 not permitted; 78 configuration wrong.";
+
+/// How results are printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people: tables and sentences.
+    Text,
+    /// For programs: one JSON value.
+    Json,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// The engine itself.
+    #[command(subcommand)]
+    Engine(Engine),
+    /// Loaded modules: id, version, state, needs.
+    Modules,
+    /// Block devices and the targets on them.
+    Devices(Devices),
+    /// Every task (ULT) on every xstream: name, owner, age, state.
+    Tasks,
+    /// All metrics, as Prometheus text.
+    Metrics,
+    /// The engine's log.
+    #[command(subcommand)]
+    Log(Log),
+    /// Storage pools.
+    #[command(subcommand)]
+    Pool(Pool),
+    /// Containers of a pool.
+    #[command(subcommand)]
+    Cont(Cont),
+    /// Objects of a container.
+    #[command(subcommand)]
+    Obj(Obj),
+    /// Raw dRPC.
+    #[command(subcommand)]
+    Drpc(Drpc),
+    /// Configuration files. Works without an engine.
+    #[command(subcommand)]
+    Config(Config),
+    /// Measures parts of the engine in this process. Works without an engine.
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Engine {
+    /// State, rank, targets and xstreams.
+    Status,
+    /// Succeeds when the engine serves; with --wait, as soon as it does.
+    Ready {
+        /// Wait up to --timeout for it.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Stops the engine in good order and waits until it is gone.
+    Shutdown,
+}
+
+#[derive(Args)]
+pub(crate) struct Devices {
+    #[command(subcommand)]
+    pub(crate) command: Option<DevicesCommand>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum DevicesCommand {
+    /// Error and operation counters of each device.
+    Health,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Log {
+    /// Changes what is logged, until the next change or restart.
+    #[command(after_help = "Examples:\n  keel log set-mask DEBUG\n  keel log set-mask WARN,engine_rpc=TRACE\n  keel log set-mask ''      back to the configured mask")]
+    SetMask {
+        /// A level (ERR, WARN, INFO, DEBUG, TRACE), then exceptions as PART=LEVEL, comma separated; empty: as configured.
+        mask: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Pool {
+    /// Makes a pool over all targets.
+    Create {
+        /// Its name, unique in the engine.
+        label: String,
+        /// Its size over all targets, e.g. 10GiB.
+        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+        size: u64,
+    },
+    /// All pools.
+    List,
+    /// Space of one pool, target by target.
+    Query {
+        /// Name or uuid.
+        pool: String,
+    },
+    /// Removes a pool.
+    Destroy {
+        /// Name or uuid.
+        pool: String,
+        /// Also with containers and objects in it.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Cont {
+    /// Makes a container.
+    Create {
+        /// Name or uuid of the pool.
+        pool: String,
+        /// Its name, unique in the pool.
+        label: String,
+    },
+    /// All containers of a pool.
+    List {
+        /// Name or uuid of the pool.
+        pool: String,
+    },
+    /// Removes a container with all its objects.
+    Destroy {
+        /// Name or uuid of the pool.
+        pool: String,
+        /// Name or uuid of the container.
+        cont: String,
+    },
+}
+
+/// Where an object is.
+#[derive(Args)]
+pub(crate) struct ObjectPath {
+    /// Name or uuid of the pool.
+    pub(crate) pool: String,
+    /// Name or uuid of the container.
+    pub(crate) cont: String,
+    /// Name of the object: any UTF-8 text up to 4 KiB.
+    pub(crate) name: String,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Obj {
+    /// Stores a file as an object; an object of that name is replaced as a whole.
+    Put {
+        #[command(flatten)]
+        at: ObjectPath,
+        /// The file to read; `-` is the standard input.
+        file: PathBuf,
+    },
+    /// Reads an object into a file.
+    Get {
+        #[command(flatten)]
+        at: ObjectPath,
+        /// The file to write; `-` is the standard output. Written beside it first and renamed when whole.
+        file: PathBuf,
+    },
+    /// Names, sizes and dates of a container's objects.
+    Ls {
+        /// Name or uuid of the pool.
+        pool: String,
+        /// Name or uuid of the container.
+        cont: String,
+        /// Only names that begin so.
+        #[arg(long, default_value = "")]
+        prefix: String,
+    },
+    /// Removes an object.
+    Rm {
+        #[command(flatten)]
+        at: ObjectPath,
+    },
+    /// Size, version and date of an object.
+    Stat {
+        #[command(flatten)]
+        at: ObjectPath,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Drpc {
+    /// Sends one call and prints the response.
+    #[command(after_help = "Examples:\n  keel drpc call --module 0 --method 1 --body 68656c6c6f\n  keel drpc call --module 2 --method 225\n  keel drpc call --module 0 --method 1 --body @request.bin")]
+    Call {
+        /// dRPC module id.
+        #[arg(long, allow_negative_numbers = true)]
+        module: i32,
+        /// Method number in that module.
+        #[arg(long, allow_negative_numbers = true)]
+        method: i32,
+        /// The request's bytes: hexadecimal digits, or @FILE. Left out: empty.
+        #[arg(long, value_name = "HEX|@FILE", default_value = "")]
+        body: String,
+        /// Write the response's body to this file as it is, instead of printing it in hexadecimal.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+}
+
+/// Which configuration.
+#[derive(Args)]
+pub(crate) struct ConfigFile {
+    /// The file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Override a key, as keel-engine does; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Config {
+    /// Reads a file as the engine would and reports everything wrong with it.
+    Check {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// JSON schema of the configuration file, for editors.
+    Schema,
+    /// What a key means: unit, range, default.
+    Explain {
+        /// e.g. engine.targets; left out: all keys.
+        key: Option<String>,
+    },
+    /// The whole configuration with defaults filled in: of a file, or of the running engine.
+    Show {
+        /// With defaults filled in.
+        #[arg(long, required = true)]
+        effective: bool,
+        /// A file; left out: the running engine's.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// Block devices, through the channel that modules use: random offsets, one completion per I/O.
+    Bdev(BenchBdev),
+    /// Messages from one core to another: throughput and ping-pong.
+    Message(BenchSeconds),
+    /// Async ULTs: create + run + join, and yield.
+    Ult(BenchSeconds),
+    /// Access to per-xstream storage.
+    Tls(BenchSeconds),
+    /// A 64-byte dRPC echo beside a bare SOCK_SEQPACKET ping-pong.
+    Drpc(BenchSeconds),
+}
+
+#[derive(Args)]
+pub(crate) struct BenchSeconds {
+    /// How long each measurement runs.
+    #[arg(long, default_value_t = 3.0, value_parser = parse_seconds)]
+    pub(crate) seconds: f64,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchBdev {
+    /// null, malloc or file:PATH (an existing file; writes overwrite it).
+    #[arg(long)]
+    pub(crate) device: String,
+    /// Bytes of one I/O, a multiple of the device's block size.
+    #[arg(long, default_value = "4KiB", value_parser = parse_size)]
+    pub(crate) io_size: u64,
+    /// I/Os in flight per core.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) queue_depth: u32,
+    /// read, write, randread, randwrite, randrw (70 % reads).
+    #[arg(long, default_value = "randread")]
+    pub(crate) workload: String,
+    /// How long it runs.
+    #[arg(long, default_value_t = 5.0, value_parser = parse_seconds)]
+    pub(crate) seconds: f64,
+    /// Cores to run on, e.g. 0 or 0,1.
+    #[arg(long, default_value = "0", value_delimiter = ',')]
+    pub(crate) cores: Vec<usize>,
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    text.parse::<engine_config::ByteSize>().map(|size| size.0).map_err(|error| error.to_string())
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.01..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("expected a number of seconds from 0.01 to 86400".to_owned()),
+    }
+}
+
