@@ -6,7 +6,7 @@ use crate::Der;
 pub fn from_errno(errno: i32) -> Der {
     // Linux numbers: this project runs on nothing else, and a leaf crate should not need libc for a table.
     match errno {
-        i32::MIN..0 => Der::UNKNOWN,
+        negative if negative < 0 => Der::UNKNOWN,
         1 | 13 => Der::NO_PERM,   // EPERM, EACCES
         12 => Der::NOMEM,         // ENOMEM
         28 | 122 => Der::NOSPACE, // ENOSPC, EDQUOT

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use daos_errno::Der;
-use module_abi::{DSS_ABI_LEVEL, DSS_MAX_DRPC_MODULE, DSS_MAX_MODULE, DSS_MAX_PROTO_VERSIONS, DSS_MODNAME_MAX_LEN};
+use module_abi::{
+    DSS_ABI_LEVEL, DSS_MAX_DRPC_MODULE, DSS_MAX_MODULE, DSS_MAX_PROTO_VERSIONS, DSS_MODNAME_MAX_LEN,
+};
 
 /// Why a module was refused. The message says what and where, [`LoadError::cure`] what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -98,7 +100,9 @@ pub enum LoadError {
         found: u32,
     },
     /// Built against another version of the header.
-    #[error("module `{name}`: built for another module ABI ({what}: module {found}, engine {expected})")]
+    #[error(
+        "module `{name}`: built for another module ABI ({what}: module {found}, engine {expected})"
+    )]
     OtherAbi {
         /// As configured.
         name: String,
@@ -194,23 +198,46 @@ impl LoadError {
     pub fn cure(&self) -> String {
         use LoadError::*;
         match self {
-            NameTooLong { .. } | NameInvalid { .. } => "rename the module: its file, symbol, sm_name and the entry in modules.load".into(),
+            NameTooLong { .. } | NameInvalid { .. } => {
+                "rename the module: its file, symbol, sm_name and the entry in modules.load".into()
+            }
             Twice { name } => format!("remove one `{name}` from modules.load"),
-            NotFound { .. } => "build or install the module, or point modules.path at its folder".into(),
-            NotReadable { path, .. } => format!("give the engine's user read access: chmod a+r {}", path.display()),
+            NotFound { .. } => {
+                "build or install the module, or point modules.path at its folder".into()
+            }
+            NotReadable { path, .. } => format!(
+                "give the engine's user read access: chmod a+r {}",
+                path.display()
+            ),
             Writable { path, .. } => format!("chmod go-w {}", path.display()),
-            NotElf { .. } | Open { .. } => "rebuild the module as a shared library for this machine".into(),
-            NoSymbol { name, .. } => format!("export `struct dss_module {name}_module` (not static, visibility default)"),
-            NotADescriptor { .. } | OtherAbi { .. } => format!("rebuild the module with this engine's engine_module.h (ABI level {DSS_ABI_LEVEL})"),
-            OtherName { found, .. } => format!("name the file lib{found}.so, or set sm_name to match it"),
-            BadDescriptor { .. } => "correct the descriptor; engine_module.h states the rule at the field".into(),
+            NotElf { .. } | Open { .. } => {
+                "rebuild the module as a shared library for this machine".into()
+            }
+            NoSymbol { name, .. } => {
+                format!("export `struct dss_module {name}_module` (not static, visibility default)")
+            }
+            NotADescriptor { .. } | OtherAbi { .. } => format!(
+                "rebuild the module with this engine's engine_module.h (ABI level {DSS_ABI_LEVEL})"
+            ),
+            OtherName { found, .. } => {
+                format!("name the file lib{found}.so, or set sm_name to match it")
+            }
+            BadDescriptor { .. } => {
+                "correct the descriptor; engine_module.h states the rule at the field".into()
+            }
             DuplicateId { .. } => format!("give the module an unused id below {DSS_MAX_MODULE}"),
-            DuplicateDrpcId { .. } => format!("give the handler an unused dRPC module id below {DSS_MAX_DRPC_MODULE}"),
+            DuplicateDrpcId { .. } => {
+                format!("give the handler an unused dRPC module id below {DSS_MAX_DRPC_MODULE}")
+            }
             DuplicateCapability { .. } => "load only one of the two".into(),
-            UnknownNeed { need, .. } => format!("add a module that provides `{need}` to modules.load"),
+            UnknownNeed { need, .. } => {
+                format!("add a module that provides `{need}` to modules.load")
+            }
             NeedCycle { .. } => "remove one of the needs (sm_needs)".into(),
             InitFailed { .. } => "see the module's own log lines just above".into(),
-            RegisterFailed { .. } => format!("at most {DSS_MAX_PROTO_VERSIONS} protocol versions, unique ids; see the header"),
+            RegisterFailed { .. } => format!(
+                "at most {DSS_MAX_PROTO_VERSIONS} protocol versions, unique ids; see the header"
+            ),
         }
     }
 }

@@ -22,16 +22,27 @@ use crate::module::{LoadedModule, ModuleInfo};
 const LIST_MAX: usize = 64;
 
 /// Checks what the library exports under `name`.
-pub(crate) fn handshake(library: Opened, name: &str, path: PathBuf) -> Result<LoadedModule, LoadError> {
+pub(crate) fn handshake(
+    library: Opened,
+    name: &str,
+    path: PathBuf,
+) -> Result<LoadedModule, LoadError> {
     let Some(address) = library.descriptor(name) else {
-        return Err(LoadError::NoSymbol { name: name.to_owned(), path });
+        return Err(LoadError::NoSymbol {
+            name: name.to_owned(),
+            path,
+        });
     };
     check_abi(address, name)?;
     // SAFETY: H2, which check_abi has just established, and L1 for the lifetime.
     let descriptor: &'static dss_module = unsafe { &*address };
     let info = read_info(descriptor, name)?;
     check_fields(descriptor, &info, name)?;
-    Ok(LoadedModule { info, path, descriptor })
+    Ok(LoadedModule {
+        info,
+        path,
+        descriptor,
+    })
 }
 
 fn check_abi(address: *const dss_module, name: &str) -> Result<(), LoadError> {
@@ -48,7 +59,14 @@ fn check_abi(address: *const dss_module, name: &str) -> Result<(), LoadError> {
             ptr::addr_of!((*address).sm_level).read(),
         )
     };
-    let other = |what, found, expected| Err(LoadError::OtherAbi { name: name.clone(), what, found, expected });
+    let other = |what, found, expected| {
+        Err(LoadError::OtherAbi {
+            name: name.clone(),
+            what,
+            found,
+            expected,
+        })
+    };
     if magic != DSS_ABI_MAGIC {
         return Err(LoadError::NotADescriptor { name, found: magic });
     }
@@ -56,22 +74,39 @@ fn check_abi(address: *const dss_module, name: &str) -> Result<(), LoadError> {
         return other("level", level.to_string(), DSS_ABI_LEVEL.to_string());
     }
     if size as usize != size_of::<dss_module>() {
-        return other("size of struct dss_module", size.to_string(), size_of::<dss_module>().to_string());
+        return other(
+            "size of struct dss_module",
+            size.to_string(),
+            size_of::<dss_module>().to_string(),
+        );
     }
     if fingerprint != DSS_ABI_FINGERPRINT {
-        return other("fingerprint", format!("{fingerprint:#018x}"), format!("{DSS_ABI_FINGERPRINT:#018x}"));
+        return other(
+            "fingerprint",
+            format!("{fingerprint:#018x}"),
+            format!("{DSS_ABI_FINGERPRINT:#018x}"),
+        );
     }
     Ok(())
 }
 
 fn read_info(descriptor: &'static dss_module, name: &str) -> Result<ModuleInfo, LoadError> {
-    let bad = |what: String| LoadError::BadDescriptor { name: name.to_owned(), what };
+    let bad = |what: String| LoadError::BadDescriptor {
+        name: name.to_owned(),
+        what,
+    };
     let found = text(descriptor.sm_name).map_err(|why| bad(format!("sm_name {why}")))?;
     if found.len() > DSS_MODNAME_MAX_LEN as usize {
-        return Err(LoadError::NameTooLong { len: found.len(), name: found });
+        return Err(LoadError::NameTooLong {
+            len: found.len(),
+            name: found,
+        });
     }
     if found != name {
-        return Err(LoadError::OtherName { name: name.to_owned(), found });
+        return Err(LoadError::OtherName {
+            name: name.to_owned(),
+            found,
+        });
     }
     let about = match descriptor.sm_about.is_null() {
         true => String::new(),
@@ -79,7 +114,9 @@ fn read_info(descriptor: &'static dss_module, name: &str) -> Result<ModuleInfo, 
     };
     let count = descriptor.sm_proto_count as usize;
     if count > DSS_MAX_PROTO_VERSIONS as usize {
-        return Err(bad(format!("sm_proto_count is {count}; at most {DSS_MAX_PROTO_VERSIONS} versions are possible")));
+        return Err(bad(format!(
+            "sm_proto_count is {count}; at most {DSS_MAX_PROTO_VERSIONS} versions are possible"
+        )));
     }
     Ok(ModuleInfo {
         id: descriptor.sm_mod_id,
@@ -94,9 +131,18 @@ fn read_info(descriptor: &'static dss_module, name: &str) -> Result<ModuleInfo, 
 }
 
 fn check_fields(descriptor: &dss_module, info: &ModuleInfo, name: &str) -> Result<(), LoadError> {
-    let bad = |what: String| Err(LoadError::BadDescriptor { name: name.to_owned(), what });
+    let bad = |what: String| {
+        Err(LoadError::BadDescriptor {
+            name: name.to_owned(),
+            what,
+        })
+    };
     if !(0..DSS_MAX_MODULE as i32).contains(&info.id) {
-        return bad(format!("sm_mod_id is {}; ids are 0 to {}", info.id, DSS_MAX_MODULE - 1));
+        return bad(format!(
+            "sm_mod_id is {}; ids are 0 to {}",
+            info.id,
+            DSS_MAX_MODULE - 1
+        ));
     }
     if descriptor.sm_init.is_none() {
         return bad("sm_init is NULL; it is required".to_owned());
@@ -108,7 +154,10 @@ fn check_fields(descriptor: &dss_module, info: &ModuleInfo, name: &str) -> Resul
         return bad("sm_host is NULL; the engine has nowhere to store its table".to_owned());
     }
     if descriptor.sm_facs != 0 {
-        return bad(format!("sm_facs is {:#x}; no facility bit is defined at ABI level {DSS_ABI_LEVEL}", descriptor.sm_facs));
+        return bad(format!(
+            "sm_facs is {:#x}; no facility bit is defined at ABI level {DSS_ABI_LEVEL}",
+            descriptor.sm_facs
+        ));
     }
     // SAFETY: H2.
     if let Some(key) = unsafe { descriptor.sm_key.as_ref() } {
@@ -134,32 +183,52 @@ fn drpc_ids(handlers: *const dss_drpc_handler) -> Result<Vec<i32>, String> {
             return Ok(ids);
         }
         if !(0..DSS_MAX_DRPC_MODULE as i32).contains(&entry.module_id) {
-            return Err(format!("sm_drpc_handlers has module id {}; ids are 0 to {}", entry.module_id, DSS_MAX_DRPC_MODULE - 1));
+            return Err(format!(
+                "sm_drpc_handlers has module id {}; ids are 0 to {}",
+                entry.module_id,
+                DSS_MAX_DRPC_MODULE - 1
+            ));
         }
         if ids.contains(&entry.module_id) {
-            return Err(format!("sm_drpc_handlers has module id {} twice", entry.module_id));
+            return Err(format!(
+                "sm_drpc_handlers has module id {} twice",
+                entry.module_id
+            ));
         }
         ids.push(entry.module_id);
     }
-    Err(format!("sm_drpc_handlers does not end within {LIST_MAX} entries"))
+    Err(format!(
+        "sm_drpc_handlers does not end within {LIST_MAX} entries"
+    ))
 }
 
 fn proto_versions(protocols: &[*const dss_rpc_proto]) -> Result<Vec<u32>, String> {
     let mut versions = Vec::new();
     for &protocol in protocols {
         // SAFETY: H2. NULL is DAOS's way to say "no protocol here".
-        let Some(protocol) = (unsafe { protocol.as_ref() }) else { continue };
+        let Some(protocol) = (unsafe { protocol.as_ref() }) else {
+            continue;
+        };
         if !(1..=255).contains(&protocol.version) || versions.contains(&protocol.version) {
-            return Err(format!("sm_proto has version {}; versions are 1 to 255 and differ", protocol.version));
+            return Err(format!(
+                "sm_proto has version {}; versions are 1 to 255 and differ",
+                protocol.version
+            ));
         }
         if protocol.count > 0 && protocol.handlers.is_null() {
-            return Err(format!("sm_proto version {} has {} handlers at NULL", protocol.version, protocol.count));
+            return Err(format!(
+                "sm_proto version {} has {} handlers at NULL",
+                protocol.version, protocol.count
+            ));
         }
         for i in 0..protocol.count as usize {
             // SAFETY: H2: `count` handlers lie there.
             let handler = unsafe { protocol.handlers.add(i).read() };
             if handler.handler.is_none() || handler.index > 0xffff {
-                return Err(format!("sm_proto version {}: handler {i} is NULL or its index is over 65535", protocol.version));
+                return Err(format!(
+                    "sm_proto version {}: handler {i} is NULL or its index is over 65535",
+                    protocol.version
+                ));
             }
         }
         versions.push(protocol.version);

@@ -2,7 +2,10 @@
 //!
 //! Invariant L1: a library that was opened stays open until the process ends. So every address taken from one, and
 //! everything those addresses point to, is valid for `'static`.
-#![allow(unsafe_code, reason = "opening a library runs its constructors; there is no safe way")]
+#![allow(
+    unsafe_code,
+    reason = "opening a library runs its constructors; there is no safe way"
+)]
 
 use std::path::Path;
 
@@ -25,7 +28,9 @@ impl Opened {
     pub(crate) fn descriptor(self, name: &str) -> Option<*mut dss_module> {
         let symbol = format!("{name}_module");
         // SAFETY: the symbol is only turned into an address here; handshake.rs decides what may be read through it.
-        let address = unsafe { self.0.get::<*mut dss_module>(symbol.as_bytes()) }.ok().map(|symbol| symbol.into_raw().cast());
+        let address = unsafe { self.0.get::<*mut dss_module>(symbol.as_bytes()) }
+            .ok()
+            .map(|symbol| symbol.into_raw().cast());
         // Keeps L1: the handle is given up, the library stays.
         let _ = self.0.into_raw();
         address

@@ -72,7 +72,12 @@ impl Modules {
         }
         let infos: Vec<_> = loaded.iter().map(LoadedModule::info).collect();
         let order = start_order(&infos).map_err(LoadErrors)?;
-        Ok(Modules(order.into_iter().map(|i| (loaded[i].clone(), State::Loaded)).collect()))
+        Ok(Modules(
+            order
+                .into_iter()
+                .map(|i| (loaded[i].clone(), State::Loaded))
+                .collect(),
+        ))
     }
 
     /// Modules and their states, in start order.
@@ -94,7 +99,12 @@ impl Modules {
 
     /// Unregisters and finishes all that are registered, in reverse start order. Errors are logged, the rest goes on.
     pub fn fini(&mut self, registrar: &impl Registrar) {
-        for (module, state) in self.0.iter_mut().rev().filter(|(_, state)| *state == State::Registered) {
+        for (module, state) in self
+            .0
+            .iter_mut()
+            .rev()
+            .filter(|(_, state)| *state == State::Registered)
+        {
             registrar.unregister(module);
             call_fini(module);
             *state = State::Finished;
@@ -104,32 +114,54 @@ impl Modules {
     fn init_one(&mut self, i: usize, registrar: &impl Registrar) -> Result<(), LoadError> {
         let (module, state) = &mut self.0[i];
         let name = module.name().to_owned();
-        call_init(module, registrar.table()).map_err(|der| LoadError::InitFailed { name: name.clone(), der })?;
+        call_init(module, registrar.table()).map_err(|der| LoadError::InitFailed {
+            name: name.clone(),
+            der,
+        })?;
         *state = State::Initialised;
         if let Err(why) = registrar.register(module) {
             call_fini(module);
             return Err(LoadError::RegisterFailed { name, why });
         }
         *state = State::Registered;
-        tracing::info!(module = name, version = module.info().version_text(), "module initialised");
+        tracing::info!(
+            module = name,
+            version = module.info().version_text(),
+            "module initialised"
+        );
         Ok(())
     }
 }
 
 fn load_one(name: &str, path: &SearchPath) -> Result<LoadedModule, LoadError> {
     let file = path.find(name)?;
-    let library = library::open(&file).map_err(|why| LoadError::Open { name: name.to_owned(), path: file.clone(), why })?;
+    let library = library::open(&file).map_err(|why| LoadError::Open {
+        name: name.to_owned(),
+        path: file.clone(),
+        why,
+    })?;
     handshake::handshake(library, name, file)
 }
 
 fn check_unique(module: LoadedModule, earlier: &[LoadedModule]) -> Result<LoadedModule, LoadError> {
     let name = module.name().to_owned();
     if let Some(owner) = earlier.iter().find(|other| other.info.id == module.info.id) {
-        return Err(LoadError::DuplicateId { name, id: module.info.id, owner: owner.name().to_owned() });
+        return Err(LoadError::DuplicateId {
+            name,
+            id: module.info.id,
+            owner: owner.name().to_owned(),
+        });
     }
     for &id in &module.info.drpc_ids {
-        if let Some(owner) = earlier.iter().find(|other| other.info.drpc_ids.contains(&id)) {
-            return Err(LoadError::DuplicateDrpcId { name, id, owner: owner.name().to_owned() });
+        if let Some(owner) = earlier
+            .iter()
+            .find(|other| other.info.drpc_ids.contains(&id))
+        {
+            return Err(LoadError::DuplicateDrpcId {
+                name,
+                id,
+                owner: owner.name().to_owned(),
+            });
         }
     }
     Ok(module)
@@ -145,7 +177,9 @@ fn call_init(module: &LoadedModule, table: *const dss_host) -> Result<(), Der> {
 }
 
 fn call_fini(module: &LoadedModule) {
-    let Some(fini) = module.descriptor().sm_fini else { return };
+    let Some(fini) = module.descriptor().sm_fini else {
+        return;
+    };
     // SAFETY: C1.
     if let Err(der) = Der::check(unsafe { fini() }) {
         tracing::error!(module = module.name(), %der, "module fini failed");

@@ -34,7 +34,7 @@ impl ModuleInfo {
 }
 
 /// A library that is open, whose descriptor was found sound. Lives as long as the process (invariant L1).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LoadedModule {
     pub(crate) info: ModuleInfo,
     pub(crate) path: PathBuf,
@@ -60,5 +60,14 @@ impl LoadedModule {
     /// The descriptor itself, for the host: its function pointers obey the header's tags.
     pub fn descriptor(&self) -> &'static dss_module {
         self.descriptor
+    }
+}
+
+impl std::fmt::Debug for LoadedModule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoadedModule")
+            .field("info", &self.info)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }

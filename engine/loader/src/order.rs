@@ -37,7 +37,11 @@ pub(crate) fn start_order(modules: &[&ModuleInfo]) -> Result<Vec<usize>, Vec<Loa
                 placed[i] = true;
                 order.push(i);
             }
-            None => return Err(vec![LoadError::NeedCycle { circle: circle(modules, &needs, &placed) }]),
+            None => {
+                return Err(vec![LoadError::NeedCycle {
+                    circle: circle(modules, &needs, &placed),
+                }]);
+            }
         }
     }
     Ok(order)
@@ -49,7 +53,10 @@ fn providers<'a>(modules: &[&'a ModuleInfo]) -> (HashMap<&'a str, usize>, Vec<Lo
     let mut errors = Vec::new();
     for (i, module) in modules.iter().enumerate() {
         for capability in std::iter::once(&module.name).chain(&module.provides) {
-            if let Some(owner) = providers.insert(capability.as_str(), i).filter(|&owner| owner != i) {
+            if let Some(owner) = providers
+                .insert(capability.as_str(), i)
+                .filter(|&owner| owner != i)
+            {
                 errors.push(LoadError::DuplicateCapability {
                     name: module.name.clone(),
                     capability: capability.clone(),
@@ -99,37 +106,67 @@ mod tests {
 
     fn names(modules: &[ModuleInfo]) -> Result<Vec<&str>, Vec<LoadError>> {
         let order = start_order(&modules.iter().collect::<Vec<_>>())?;
-        Ok(order.into_iter().map(|i| modules[i].name.as_str()).collect())
+        Ok(order
+            .into_iter()
+            .map(|i| modules[i].name.as_str())
+            .collect())
     }
 
     #[test]
     fn without_needs_the_configurations_order_stands() {
-        let modules = [module("c", &[], &[]), module("a", &[], &[]), module("b", &[], &[])];
+        let modules = [
+            module("c", &[], &[]),
+            module("a", &[], &[]),
+            module("b", &[], &[]),
+        ];
         assert_eq!(names(&modules).unwrap(), ["c", "a", "b"]);
     }
 
     #[test]
     fn needs_come_first_and_ties_keep_the_configurations_order() {
-        let modules = [module("mgmt", &["store"], &[]), module("x", &[], &[]), module("obj", &[], &["store"]), module("y", &["mgmt"], &[])];
+        let modules = [
+            module("mgmt", &["store"], &[]),
+            module("x", &[], &[]),
+            module("obj", &[], &["store"]),
+            module("y", &["mgmt"], &[]),
+        ];
         assert_eq!(names(&modules).unwrap(), ["x", "obj", "mgmt", "y"]);
     }
 
     #[test]
     fn a_circle_is_named_from_its_first_member() {
-        let modules = [module("z", &["a"], &[]), module("a", &["b"], &[]), module("b", &["c"], &[]), module("c", &["a"], &[])];
-        assert_eq!(names(&modules).unwrap_err()[0].to_string(), "modules need each other in a circle: a -> b -> c -> a");
+        let modules = [
+            module("z", &["a"], &[]),
+            module("a", &["b"], &[]),
+            module("b", &["c"], &[]),
+            module("c", &["a"], &[]),
+        ];
+        assert_eq!(
+            names(&modules).unwrap_err()[0].to_string(),
+            "modules need each other in a circle: a -> b -> c -> a"
+        );
     }
 
     #[test]
     fn a_module_that_needs_itself_is_a_circle() {
         let modules = [module("a", &["b"], &[]), module("b", &["b"], &[])];
-        assert!(matches!(&names(&modules).unwrap_err()[..], [LoadError::NeedCycle { circle }] if circle == &["b", "b"]));
+        assert!(
+            matches!(&names(&modules).unwrap_err()[..], [LoadError::NeedCycle { circle }] if circle == &["b", "b"])
+        );
     }
 
     #[test]
     fn unknown_needs_and_double_providers_are_all_reported() {
-        let modules = [module("a", &["stor"], &[]), module("b", &[], &["store"]), module("c", &["nothing_like_it"], &["store"])];
-        let errors: Vec<String> = names(&modules).unwrap_err().iter().map(ToString::to_string).collect();
+        let modules = [
+            module("a", &["stor"], &[]),
+            module("b", &[], &["store"]),
+            module("c", &["nothing_like_it"], &["store"]),
+        ];
+        let errors: Vec<String> = names(&modules)
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(
             errors,
             [

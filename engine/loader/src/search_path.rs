@@ -23,7 +23,11 @@ impl SearchPath {
     pub fn find(&self, name: &str) -> Result<PathBuf, LoadError> {
         check_name(name)?;
         let file = format!("lib{name}.so");
-        let path = self.0.iter().map(|folder| folder.join(&file)).find(|path| path.symlink_metadata().is_ok());
+        let path = self
+            .0
+            .iter()
+            .map(|folder| folder.join(&file))
+            .find(|path| path.symlink_metadata().is_ok());
         let path = path.ok_or_else(|| self.not_found(name))?;
         check_file(name, &path)?;
         Ok(path)
@@ -31,7 +35,12 @@ impl SearchPath {
 
     /// Names of all modules on the path, for hints and listings.
     pub fn available(&self) -> Vec<String> {
-        let entries = self.0.iter().filter_map(|folder| folder.read_dir().ok()).flatten().flatten();
+        let entries = self
+            .0
+            .iter()
+            .filter_map(|folder| folder.read_dir().ok())
+            .flatten()
+            .flatten();
         let mut names: Vec<String> = entries
             .filter_map(|entry| entry.file_name().into_string().ok())
             .filter_map(|file| Some(file.strip_prefix("lib")?.strip_suffix(".so")?.to_owned()))
@@ -42,30 +51,52 @@ impl SearchPath {
     }
 
     fn not_found(&self, name: &str) -> LoadError {
-        let searched: Vec<String> = self.0.iter().map(|folder| folder.display().to_string()).collect();
-        LoadError::NotFound { name: name.to_owned(), searched: searched.join(", "), hint: closest(name, self.available()) }
+        let searched: Vec<String> = self
+            .0
+            .iter()
+            .map(|folder| folder.display().to_string())
+            .collect();
+        LoadError::NotFound {
+            name: name.to_owned(),
+            searched: searched.join(", "),
+            hint: closest(name, self.available()),
+        }
     }
 }
 
 /// The candidate most like `name`, if one is alike at all.
 pub(crate) fn closest(name: &str, candidates: impl IntoIterator<Item = String>) -> Option<String> {
-    let scored = candidates.into_iter().map(|c| (strsim::jaro_winkler(name, &c), c));
-    scored.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, c)| c)
+    let scored = candidates
+        .into_iter()
+        .map(|c| (strsim::jaro_winkler(name, &c), c));
+    scored
+        .filter(|(score, _)| *score > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, c)| c)
 }
 
 fn check_name(name: &str) -> Result<(), LoadError> {
     if name.len() > DSS_MODNAME_MAX_LEN as usize {
-        return Err(LoadError::NameTooLong { name: name.to_owned(), len: name.len() });
+        return Err(LoadError::NameTooLong {
+            name: name.to_owned(),
+            len: name.len(),
+        });
     }
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if name.is_empty() || !name.chars().all(plain) {
-        return Err(LoadError::NameInvalid { name: name.to_owned() });
+        return Err(LoadError::NameInvalid {
+            name: name.to_owned(),
+        });
     }
     Ok(())
 }
 
 fn check_file(name: &str, path: &Path) -> Result<(), LoadError> {
-    let not_readable = |why: String| LoadError::NotReadable { name: name.to_owned(), path: path.to_owned(), why };
+    let not_readable = |why: String| LoadError::NotReadable {
+        name: name.to_owned(),
+        path: path.to_owned(),
+        why,
+    };
     let mut file = File::open(path).map_err(|e| not_readable(e.to_string()))?;
     let metadata = file.metadata().map_err(|e| not_readable(e.to_string()))?;
     if !metadata.is_file() {
@@ -74,17 +105,33 @@ fn check_file(name: &str, path: &Path) -> Result<(), LoadError> {
     let mode = metadata.permissions().mode() & 0o7777;
     for (bit, who) in [(0o002, "others"), (0o020, "its group")] {
         if mode & bit != 0 {
-            return Err(LoadError::Writable { name: name.to_owned(), path: path.to_owned(), mode, who });
+            return Err(LoadError::Writable {
+                name: name.to_owned(),
+                path: path.to_owned(),
+                mode,
+                who,
+            });
         }
     }
     let mut magic = Vec::with_capacity(4);
-    file.by_ref().take(4).read_to_end(&mut magic).map_err(|e| not_readable(e.to_string()))?;
+    file.by_ref()
+        .take(4)
+        .read_to_end(&mut magic)
+        .map_err(|e| not_readable(e.to_string()))?;
     if magic != *b"\x7fELF" {
         let starts = match magic.is_empty() {
             true => "nothing: it is empty".to_owned(),
-            false => magic.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "),
+            false => magic
+                .iter()
+                .map(|b| format!("{b:02x}"))
+                .collect::<Vec<_>>()
+                .join(" "),
         };
-        return Err(LoadError::NotElf { name: name.to_owned(), path: path.to_owned(), starts });
+        return Err(LoadError::NotElf {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            starts,
+        });
     }
     Ok(())
 }

@@ -13,7 +13,11 @@ fn messages(folder: &Path, names: &[&str]) -> Vec<String> {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     match Modules::load(&names, &SearchPath::new([folder.to_owned()])) {
         Ok(_) => Vec::new(),
-        Err(errors) => errors.0.iter().map(|e| e.to_string().replace(&folder.display().to_string(), "DIR")).collect(),
+        Err(errors) => errors
+            .0
+            .iter()
+            .map(|e| e.to_string().replace(&folder.display().to_string(), "DIR"))
+            .collect(),
     }
 }
 
@@ -29,30 +33,53 @@ fn message_of(defect: &str) -> String {
 fn a_sound_module_loads() {
     let folder = TempDir::new().unwrap();
     compile("hello_c", folder.path());
-    let modules = Modules::load(&["hello_c".to_owned()], &SearchPath::new([folder.path().to_owned()])).unwrap();
+    let modules = Modules::load(
+        &["hello_c".to_owned()],
+        &SearchPath::new([folder.path().to_owned()]),
+    )
+    .unwrap();
     let (module, _) = modules.iter().next().unwrap();
     assert_eq!(module.info().version_text(), "1.0.0");
-    assert_eq!((module.info().id, module.info().drpc_ids.as_slice(), module.info().about.as_str()), (33, &[101][..], "greets over dRPC, in C"));
+    assert_eq!(
+        (
+            module.info().id,
+            module.info().drpc_ids.as_slice(),
+            module.info().about.as_str()
+        ),
+        (33, &[101][..], "greets over dRPC, in C")
+    );
 }
 
 #[test]
 fn the_symbol_is_missing() {
-    assert_eq!(message_of("no_symbol"), "module `no_symbol`: DIR/libno_symbol.so exports no symbol `no_symbol_module`");
+    assert_eq!(
+        message_of("no_symbol"),
+        "module `no_symbol`: DIR/libno_symbol.so exports no symbol `no_symbol_module`"
+    );
 }
 
 #[test]
 fn the_symbol_is_no_descriptor() {
-    assert_eq!(message_of("no_descriptor"), "module `no_descriptor`: `no_descriptor_module` is no module descriptor (magic 0xdeadbeef)");
+    assert_eq!(
+        message_of("no_descriptor"),
+        "module `no_descriptor`: `no_descriptor_module` is no module descriptor (magic 0xdeadbeef)"
+    );
 }
 
 #[test]
 fn the_descriptor_names_another_module() {
-    assert_eq!(message_of("other_name"), "module `other_name`: its descriptor says it is `somebody_else`");
+    assert_eq!(
+        message_of("other_name"),
+        "module `other_name`: its descriptor says it is `somebody_else`"
+    );
 }
 
 #[test]
 fn the_abi_is_older() {
-    assert_eq!(message_of("old_abi"), "module `old_abi`: built for another module ABI (level: module 0, engine 1)");
+    assert_eq!(
+        message_of("old_abi"),
+        "module `old_abi`: built for another module ABI (level: module 0, engine 1)"
+    );
 }
 
 #[test]
@@ -63,20 +90,33 @@ fn the_layout_differs_at_the_same_level() {
     );
     assert_eq!(message_of("other_layout"), expected);
     let size = size_of::<module_abi::dss_module>();
-    let expected = format!("module `other_size`: built for another module ABI (size of struct dss_module: module 8, engine {size})");
+    let expected = format!(
+        "module `other_size`: built for another module ABI (size of struct dss_module: module 8, engine {size})"
+    );
     assert_eq!(message_of("other_size"), expected);
 }
 
 #[test]
 fn a_function_nobody_defines_shows_at_load() {
     let message = message_of("undefined_symbol");
-    assert!(message.starts_with("module `undefined_symbol`: the dynamic loader refuses DIR/libundefined_symbol.so: "), "{message}");
-    assert!(message.contains("undefined symbol: nobody_defines_this"), "{message}");
+    assert!(
+        message.starts_with(
+            "module `undefined_symbol`: the dynamic loader refuses DIR/libundefined_symbol.so: "
+        ),
+        "{message}"
+    );
+    assert!(
+        message.contains("undefined symbol: nobody_defines_this"),
+        "{message}"
+    );
 }
 
 #[test]
 fn needs_are_unknown_or_circular() {
-    assert_eq!(message_of("unknown_need"), "module `unknown_need` needs `time_travel`, which no loaded module provides");
+    assert_eq!(
+        message_of("unknown_need"),
+        "module `unknown_need` needs `time_travel`, which no loaded module provides"
+    );
     let folder = TempDir::new().unwrap();
     compile("need_cycle_a", folder.path());
     compile("need_cycle_b", folder.path());
@@ -93,7 +133,10 @@ fn ids_are_taken_or_out_of_range() {
         compile(name, folder.path());
     }
     assert_eq!(
-        messages(folder.path(), &["hello_c", "id_taken", "drpc_id_taken", "id_out_of_range"]),
+        messages(
+            folder.path(),
+            &["hello_c", "id_taken", "drpc_id_taken", "id_out_of_range"]
+        ),
         [
             "module `id_taken`: module id 33 already belongs to `hello_c`",
             "module `drpc_id_taken`: dRPC module id 101 is already served by `hello_c`",
@@ -104,10 +147,22 @@ fn ids_are_taken_or_out_of_range() {
 
 #[test]
 fn required_fields_are_missing() {
-    assert_eq!(message_of("no_init"), "module `no_init`: sm_init is NULL; it is required");
-    assert_eq!(message_of("no_fini"), "module `no_fini`: sm_fini is NULL; it is required");
-    assert_eq!(message_of("key_without_fini"), "module `key_without_fini`: sm_key has no dmk_init or no dmk_fini; both are required");
-    assert_eq!(message_of("too_many_protos"), "module `too_many_protos`: sm_proto_count is 3; at most 2 versions are possible");
+    assert_eq!(
+        message_of("no_init"),
+        "module `no_init`: sm_init is NULL; it is required"
+    );
+    assert_eq!(
+        message_of("no_fini"),
+        "module `no_fini`: sm_fini is NULL; it is required"
+    );
+    assert_eq!(
+        message_of("key_without_fini"),
+        "module `key_without_fini`: sm_key has no dmk_init or no dmk_fini; both are required"
+    );
+    assert_eq!(
+        message_of("too_many_protos"),
+        "module `too_many_protos`: sm_proto_count is 3; at most 2 versions are possible"
+    );
 }
 
 #[test]
@@ -116,7 +171,10 @@ fn names_are_wrong() {
     compile("hello_c", folder.path());
     let long = "a".repeat(33);
     assert_eq!(
-        messages(folder.path(), &[&long, "../evil", "", "helo_c", "hello_c", "hello_c"]),
+        messages(
+            folder.path(),
+            &[&long, "../evil", "", "helo_c", "hello_c", "hello_c"]
+        ),
         [
             format!("module name `{long}` has 33 bytes; at most 32 are allowed"),
             "module name `../evil` is not made of a-z, 0-9 and `_`".to_owned(),
@@ -139,7 +197,10 @@ fn files_are_wrong() {
     for name in ["text", "empty", "torn"] {
         fs::set_permissions(at(name), fs::Permissions::from_mode(0o644)).unwrap();
     }
-    let messages = messages(folder.path(), &["text", "empty", "folder", "dangling", "torn"]);
+    let messages = messages(
+        folder.path(),
+        &["text", "empty", "folder", "dangling", "torn"],
+    );
     assert_eq!(
         messages[..4],
         [
@@ -149,7 +210,11 @@ fn files_are_wrong() {
             "module `dangling`: cannot read DIR/libdangling.so: No such file or directory (os error 2)",
         ]
     );
-    assert!(messages[4].starts_with("module `torn`: the dynamic loader refuses DIR/libtorn.so: "), "{}", messages[4]);
+    assert!(
+        messages[4].starts_with("module `torn`: the dynamic loader refuses DIR/libtorn.so: "),
+        "{}",
+        messages[4]
+    );
 }
 
 #[test]
@@ -157,14 +222,29 @@ fn files_that_others_may_write_are_refused() {
     let folder = TempDir::new().unwrap();
     let library = compile("hello_c", folder.path());
     fs::set_permissions(&library, fs::Permissions::from_mode(0o777)).unwrap();
-    assert_eq!(messages(folder.path(), &["hello_c"]), ["module `hello_c`: DIR/libhello_c.so may be written by others (mode 0777)"]);
+    assert_eq!(
+        messages(folder.path(), &["hello_c"]),
+        ["module `hello_c`: DIR/libhello_c.so may be written by others (mode 0777)"]
+    );
     fs::set_permissions(&library, fs::Permissions::from_mode(0o775)).unwrap();
-    assert_eq!(messages(folder.path(), &["hello_c"]), ["module `hello_c`: DIR/libhello_c.so may be written by its group (mode 0775)"]);
+    assert_eq!(
+        messages(folder.path(), &["hello_c"]),
+        ["module `hello_c`: DIR/libhello_c.so may be written by its group (mode 0775)"]
+    );
 }
 
 #[test]
 fn each_message_comes_with_a_cure() {
     let folder = TempDir::new().unwrap();
-    let errors = Modules::load(&["gone".to_owned()], &SearchPath::new([folder.path().to_owned()])).unwrap_err();
-    assert!(errors.to_string().ends_with("\n  cure: build or install the module, or point modules.path at its folder"), "{errors}");
+    let errors = Modules::load(
+        &["gone".to_owned()],
+        &SearchPath::new([folder.path().to_owned()]),
+    )
+    .unwrap_err();
+    assert!(
+        errors.to_string().ends_with(
+            "\n  cure: build or install the module, or point modules.path at its folder"
+        ),
+        "{errors}"
+    );
 }

@@ -19,7 +19,9 @@ impl Registrar for Recorder {
     }
 
     fn register(&self, module: &LoadedModule) -> Result<(), String> {
-        self.events.borrow_mut().push(format!("register {}", module.name()));
+        self.events
+            .borrow_mut()
+            .push(format!("register {}", module.name()));
         match module.name() == self.refuses {
             true => Err("protocol 4.1 is already registered".to_owned()),
             false => Ok(()),
@@ -27,7 +29,9 @@ impl Registrar for Recorder {
     }
 
     fn unregister(&self, module: &LoadedModule) {
-        self.events.borrow_mut().push(format!("unregister {}", module.name()));
+        self.events
+            .borrow_mut()
+            .push(format!("unregister {}", module.name()));
     }
 }
 
@@ -37,11 +41,17 @@ fn load(names: &[&str]) -> (Modules, TempDir) {
         compile(name, folder.path());
     }
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    (Modules::load(&names, &SearchPath::new([folder.path().to_owned()])).unwrap(), folder)
+    (
+        Modules::load(&names, &SearchPath::new([folder.path().to_owned()])).unwrap(),
+        folder,
+    )
 }
 
 fn recorder(refuses: &'static str) -> Recorder {
-    Recorder { events: RefCell::default(), refuses }
+    Recorder {
+        events: RefCell::default(),
+        refuses,
+    }
 }
 
 fn states(modules: &Modules) -> Vec<State> {
@@ -55,7 +65,15 @@ fn registered_in_order_finished_in_reverse() {
     modules.init(&recorder).unwrap();
     assert_eq!(states(&modules), [State::Registered, State::Registered]);
     modules.fini(&recorder);
-    assert_eq!(*recorder.events.borrow(), ["register hello_c", "register setup_fails", "unregister setup_fails", "unregister hello_c"]);
+    assert_eq!(
+        *recorder.events.borrow(),
+        [
+            "register hello_c",
+            "register setup_fails",
+            "unregister setup_fails",
+            "unregister hello_c"
+        ]
+    );
     assert_eq!(states(&modules), [State::Finished, State::Finished]);
 }
 
@@ -64,9 +82,18 @@ fn a_failing_init_keeps_its_own_code_and_undoes_the_earlier_ones() {
     let (mut modules, _folder) = load(&["hello_c", "init_fails", "setup_fails"]);
     let recorder = recorder("");
     let error = modules.init(&recorder).unwrap_err();
-    assert_eq!(error.to_string(), "module `init_fails`: init failed: DER_NOSPACE(1007): no space left on storage target");
-    assert_eq!(*recorder.events.borrow(), ["register hello_c", "unregister hello_c"]);
-    assert_eq!(states(&modules), [State::Finished, State::Failed, State::Loaded]);
+    assert_eq!(
+        error.to_string(),
+        "module `init_fails`: init failed: DER_NOSPACE(1007): no space left on storage target"
+    );
+    assert_eq!(
+        *recorder.events.borrow(),
+        ["register hello_c", "unregister hello_c"]
+    );
+    assert_eq!(
+        states(&modules),
+        [State::Finished, State::Failed, State::Loaded]
+    );
 }
 
 #[test]
@@ -74,7 +101,17 @@ fn a_refused_registration_undoes_the_init() {
     let (mut modules, _folder) = load(&["hello_c", "setup_fails"]);
     let recorder = recorder("setup_fails");
     let error = modules.init(&recorder).unwrap_err();
-    assert_eq!(error.to_string(), "module `setup_fails`: registration failed: protocol 4.1 is already registered");
-    assert_eq!(*recorder.events.borrow(), ["register hello_c", "register setup_fails", "unregister hello_c"]);
+    assert_eq!(
+        error.to_string(),
+        "module `setup_fails`: registration failed: protocol 4.1 is already registered"
+    );
+    assert_eq!(
+        *recorder.events.borrow(),
+        [
+            "register hello_c",
+            "register setup_fails",
+            "unregister hello_c"
+        ]
+    );
     assert_eq!(states(&modules), [State::Finished, State::Failed]);
 }

@@ -4,4 +4,4 @@ static int32_t init(void)
 {
 	return -1007; /* -DER_NOSPACE */
 }
-struct dss_module init_fails_module = { SOUND("init_fails", 40), .sm_init = init };
+struct dss_module init_fails_module = { SOUND("init_fails", 45), .sm_init = init };

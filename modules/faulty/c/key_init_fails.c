@@ -10,4 +10,4 @@ static void fini(uint32_t tags, void *value)
 	(void)tags, (void)value;
 }
 static struct dss_module_key key = { .dmk_tags = DAOS_SERVER_TAG, .dmk_index = -1, .dmk_init = init, .dmk_fini = fini };
-struct dss_module key_init_fails_module = { SOUND("key_init_fails", 40), .sm_key = &key };
+struct dss_module key_init_fails_module = { SOUND("key_init_fails", 46), .sm_key = &key };

@@ -55,4 +55,4 @@ static void handler(struct dss_drpc *call)
 }
 
 static const struct dss_drpc_handler handlers[] = { { 102, 0, handler }, { 0, 0, NULL } };
-struct dss_module wrong_calls_module = { SOUND("wrong_calls", 40), .sm_init = init, .sm_setup = setup, .sm_drpc_handlers = handlers };
+struct dss_module wrong_calls_module = { SOUND("wrong_calls", 44), .sm_init = init, .sm_setup = setup, .sm_drpc_handlers = handlers };
