@@ -1,0 +1,66 @@
+//! `[engine]`: who this engine is, how many xstreams it runs and on which cores.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Who this engine is, how many xstreams it runs and where they are placed.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Engine {
+    /// Name of the group of engines that this one belongs to, at most 15 characters; the same on every engine of the group.
+    #[schemars(extend("format" = "system-name"))]
+    pub system: String,
+
+    /// Number of this engine within its group. Left out, the control server gives the rank; without a control server the
+    /// engine takes rank 0.
+    #[schemars(range(min = 0, max = 65_535))]
+    pub rank: Option<u32>,
+
+    /// Directory for what the engine keeps beside its devices: pool metadata, identity, lock. Created with mode 0700 if it is
+    /// not there. A relative path starts at the directory that the engine is started in.
+    #[schemars(extend("format" = "path"))]
+    pub storage_dir: PathBuf,
+
+    /// Number of targets: shards of the storage, each with a main xstream of its own. The devices are dealt out to them evenly.
+    #[schemars(range(min = 1, max = 128))]
+    pub targets: u32,
+
+    /// Number of offload xstreams in this engine, at most two for each target. A multiple of `targets` gives each target its own;
+    /// any other number makes one pool that all targets share.
+    #[schemars(range(min = 0, max = 256))]
+    pub helpers: u32,
+
+    /// Number of physical cores to leave free before the first one that is used. Not together with `numa_node`.
+    #[schemars(range(min = 0, max = 4095), extend("x-unit" = "cores"))]
+    pub first_core: Option<u32>,
+
+    /// NUMA node to keep all xstreams on. Left out, every core that the process may use counts.
+    #[schemars(range(min = 0, max = 63))]
+    pub numa_node: Option<u32>,
+
+    /// Start even if there are fewer cores than xstreams; several xstreams then share a core. For development, not for service.
+    pub oversubscribe: bool,
+
+    /// How much later than a busy-polling engine this one may notice new work. The longer, the deeper an idle core may sleep;
+    /// 0 polls always and keeps every core at 100 %.
+    #[schemars(range(min = 0, max = 1_000_000), extend("x-unit" = "microseconds"))]
+    pub idle_latency_us: u32,
+}
+
+impl Default for Engine {
+    fn default() -> Engine {
+        Engine {
+            system: "keel".into(),
+            rank: None,
+            storage_dir: "/var/lib/keel".into(),
+            targets: 1,
+            helpers: 0,
+            first_core: None,
+            numa_node: None,
+            oversubscribe: false,
+            idle_latency_us: 50,
+        }
+    }
+}

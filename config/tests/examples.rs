@@ -1,0 +1,103 @@
+//! Every file in `config/examples` is right, and fits the machine that it is meant for.
+
+use std::path::{Path, PathBuf};
+
+use engine_config::{Backing, Config, Machine, PathKind};
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
+fn load(name: &str) -> Config {
+    Config::load(examples().join(name)).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// A storage node on which the packages are installed and nothing was stored yet.
+fn storage_node(cores: u32) -> Machine {
+    let modules = PathBuf::from("/usr/lib/keel");
+    let mut machine = Machine::described(cores)
+        .with_path("/var/lib/keel", PathKind::Directory, 0)
+        .with_path("/run/keel", PathKind::Directory, 0);
+    for name in ["mgmt", "obj", "hello"] {
+        machine = machine.with_path(modules.join(format!("lib{name}.so")), PathKind::File, 1);
+    }
+    machine.module_dirs = vec![modules];
+    machine
+}
+
+#[test]
+fn each_example_reads() {
+    let mut names: Vec<String> = std::fs::read_dir(examples())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "dev.toml",
+            "minimal.toml",
+            "single_node.toml",
+            "two_nodes.toml"
+        ]
+    );
+    for name in names {
+        let config = load(&name);
+        let again = Config::parse("effective", &config.effective_toml())
+            .unwrap_or_else(|errors| panic!("{name}: {errors}"));
+        assert_eq!(
+            config, again,
+            "{name}: the effective form reads back the same"
+        );
+    }
+}
+
+#[test]
+fn minimal_is_one_device() {
+    let config = load("minimal.toml");
+    assert_eq!(config.placements().len(), 1);
+    config.check(&storage_node(2)).unwrap();
+}
+
+#[test]
+fn dev_needs_two_cores_and_nothing_else() {
+    let config = load("dev.toml");
+    assert_eq!(config.engine.targets, 4);
+    assert!(config.device.iter().all(|device| matches!(
+        device.backing(),
+        Some(Backing::File {
+            create: Some(_),
+            ..
+        })
+    )));
+    assert!(config.rpc.listen.ip().is_loopback());
+    let machine = storage_node(2).with_path("scratch", PathKind::Directory, 0);
+    config
+        .check(&machine)
+        .unwrap_or_else(|errors| panic!("{errors}"));
+}
+
+#[test]
+fn single_node_fits_its_node_and_no_smaller_one() {
+    let config = load("single_node.toml");
+    config
+        .check(&storage_node(11))
+        .unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(
+        config
+            .check(&storage_node(10))
+            .unwrap_err()
+            .to_string()
+            .contains("11 cores are needed")
+    );
+    assert_eq!(config.placements()[5].device, 1);
+}
+
+#[test]
+fn two_nodes_differ_in_rank_and_address() {
+    let config = load("two_nodes.toml");
+    assert_eq!(config.engine.rank, Some(0));
+    config
+        .check(&storage_node(6))
+        .unwrap_or_else(|errors| panic!("{errors}"));
+}
