@@ -30,7 +30,10 @@ impl PerXstream for Calls {
 
     fn new(_: &ModuleInfo) -> Option<Self> {
         let shown = Counter::register("calls", "calls answered", None);
-        Some(Calls { count: Cell::new(0), shown })
+        Some(Calls {
+            count: Cell::new(0),
+            shown,
+        })
     }
 }
 
@@ -41,7 +44,11 @@ async fn hello(call: DrpcCall) -> DrpcReply {
     CALLS.with(|calls| {
         calls.count.set(calls.count.get() + 1);
         calls.shown.add(1);
-        module_sdk::debug!("call {} answers {} bytes", calls.count.get(), call.body().len());
+        module_sdk::debug!(
+            "call {} answers {} bytes",
+            calls.count.get(),
+            call.body().len()
+        );
     });
     DrpcReply::success(call.body().to_vec())
 }

@@ -263,8 +263,7 @@ impl<F: Future<Output = ()> + 'static> Task<F> {
 
     unsafe extern "C" fn drop(data: *mut c_void) {
         // SAFETY: K1.
-        contained("a task's destructor", (), || {
-            drop(unsafe { Box::from_raw(data.cast::<Self>()) })
-        });
+        let task = unsafe { Box::from_raw(data.cast::<Self>()) };
+        contained("a task's destructor", (), || drop(task));
     }
 }

@@ -52,8 +52,9 @@ impl Cached {
             matches!(&self.0, Some((mine, _)) if mine.data == lent.data && mine.vtbl == lent.vtbl);
         if !same {
             // SAFETY: W1.
+            let data = unsafe { ((*lent.vtbl).clone)(lent.data) };
             let mine = dss_waker {
-                data: unsafe { ((*lent.vtbl).clone)(lent.data) },
+                data,
                 vtbl: lent.vtbl,
             };
             self.0 = Some((mine, Waker::from(Arc::new(EngineWaker(mine)))));
