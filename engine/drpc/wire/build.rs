@@ -11,7 +11,10 @@ const FILES: [&str; 6] = [
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(FILES, ["proto"])?;
-    prost_build::Config::new().compile_fds(files)?;
+    let mut config = prost_build::Config::new();
+    // Keel's own messages are what `keel -o json` prints.
+    config.type_attribute(".keel", "#[derive(serde::Serialize)]");
+    config.compile_fds(files)?;
     println!("cargo:rerun-if-changed=proto");
     Ok(())
 }

@@ -15,13 +15,15 @@
 //! Thread rule: none, no type here knows a reactor. `Client` blocks its caller: never use it on an xstream that serves.
 //!
 //! Modules: `messages` (generated types), `header` (the 24 bytes), `recognise` (which framing), `chunker`, `assembler`,
-//! `frame_error`, `packet_socket` (one packet in or out), `client`, `client_error`, `control`.
+//! `frame_error`, `packet_socket` (one packet in or out), `client`, `client_error`, `control`, `discovery` (the engines of
+//! this machine).
 
 mod assembler;
 mod chunker;
 mod client;
 mod client_error;
 pub mod control;
+pub mod discovery;
 mod frame_error;
 mod header;
 mod messages;
