@@ -17,7 +17,7 @@ pub struct Device {
     #[schemars(extend("format" = "device-name"))]
     pub name: String,
 
-    /// What the device is.
+    /// What the device is made of: `file`, `malloc` or `null`.
     #[schemars(extend("x-reserved" = {
         "nvme": "NVMe devices are not in this version: use kind = \"file\" with the kernel's block device (/dev/nvme0n1) as its path"
     }))]

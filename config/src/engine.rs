@@ -24,16 +24,17 @@ pub struct Engine {
     pub storage_dir: PathBuf,
 
     /// Number of targets: shards of the storage, each with a main xstream of its own. The devices are dealt out to them evenly.
-    #[schemars(range(min = 1, max = 128))]
+    #[schemars(range(min = 1, max = 256))]
     pub targets: u32,
 
     /// Number of offload xstreams in this engine, at most two for each target. A multiple of `targets` gives each target its own;
     /// any other number makes one pool that all targets share.
-    #[schemars(range(min = 0, max = 256))]
+    #[schemars(range(min = 0, max = 512))]
     pub helpers: u32,
 
-    /// Number of physical cores to leave free before the first one that is used. Not together with `numa_node`.
-    #[schemars(range(min = 0, max = 4095), extend("x-unit" = "cores"))]
+    /// The first physical core to use, from 0. The cores before it are taken last; with `numa_node`, the count is of that node's
+    /// cores and those before it are not taken at all.
+    #[schemars(range(min = 0, max = 4095))]
     pub first_core: Option<u32>,
 
     /// NUMA node to keep all xstreams on. Left out, every core that the process may use counts.

@@ -1,9 +1,11 @@
 //! What is wrong with a configuration: one error for each thing, each with its place and its cure.
 
 use std::fmt;
+use std::sync::Arc;
 
 use miette::{Diagnostic, LabeledSpan, SourceCode};
 
+use crate::render::Place;
 use crate::tree::At;
 
 /// What sort of mistake an error is about; stable words for scripts.
@@ -49,6 +51,9 @@ impl Kind {
         }
     }
 }
+
+/// What an override is called where a file name would stand.
+pub(crate) const SET: &str = "--set";
 
 /// A place in a source and what to say under it.
 #[derive(Clone, Debug)]
@@ -116,6 +121,13 @@ impl ConfigError {
         self.help.as_deref()
     }
 
+    /// File, line and column (both from 1), if the error has a place. The file of an override is `--set`.
+    pub fn place(&self) -> Option<(&str, usize, usize)> {
+        let mark = self.marks.first()?;
+        let place = Place::of(mark);
+        Some((mark.at.source.name(), place.line, place.column))
+    }
+
     pub(crate) fn marks(&self) -> &[Mark] {
         &self.marks
     }
@@ -123,7 +135,7 @@ impl ConfigError {
     /// Files before arguments, then by position, so that the list reads like the file.
     fn order(&self) -> (u8, usize) {
         match self.marks.first() {
-            Some(mark) if mark.at.source.name().starts_with("--set") => (1, mark.at.span.start),
+            Some(mark) if mark.at.source.name() == SET => (1, mark.at.span.start),
             Some(mark) => (0, mark.at.span.start),
             None => (2, 0),
         }
@@ -155,11 +167,11 @@ impl Diagnostic for ConfigError {
 
     /// A report has one source, so only the marks in the first mark's source are shown.
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let source = self.marks.first()?.at.source.name();
+        let source = &self.marks.first()?.at.source;
         let here = self
             .marks
             .iter()
-            .filter(move |mark| mark.at.source.name() == source);
+            .filter(move |mark| Arc::ptr_eq(&mark.at.source, source));
         Some(Box::new(here.map(|mark| {
             let label = (!mark.label.is_empty()).then(|| mark.label.clone());
             LabeledSpan::new(label, mark.at.span.start, mark.at.span.len())

@@ -131,12 +131,9 @@ fn section_doc(shape: &Shape) -> String {
     }
 }
 
-fn summary(shape: &Shape) -> String {
+fn summary(shape: &'static Shape) -> String {
     match &shape.kind {
-        ShapeKind::Table { .. } | ShapeKind::List { .. } if shape.default.is_none() => {
-            "section".into()
-        }
-        ShapeKind::Table { .. } => "section".into(),
+        _ if inside(shape).is_some() => "section".into(),
         _ => match &shape.default {
             Some(default) => format!("{} (default {})", value(shape), toml_text(default)),
             None => value(shape),

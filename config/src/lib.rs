@@ -84,7 +84,7 @@ pub struct Config {
 
     /// The block devices, in order. As many devices as targets: target 0 gets the first, target 1 the second, and so on. Fewer:
     /// the targets must divide evenly, and consecutive targets share a device in equal slices.
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 256))]
     pub device: Vec<Device>,
 
     #[serde(skip)]

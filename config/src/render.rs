@@ -17,25 +17,23 @@ pub(crate) fn write(f: &mut fmt::Formatter<'_>, error: &ConfigError) -> fmt::Res
         .unwrap_or(1);
     for (number, (mark, place)) in error.marks().iter().zip(&places).enumerate() {
         let arrow = if number == 0 { "-->" } else { ":::" };
-        writeln!(
-            f,
-            "{:width$}{arrow} {}:{}:{}",
-            "",
-            mark.at.source.name(),
-            place.line,
-            place.column
-        )?;
+        let name = mark.at.source.name();
+        if mark.at.is_whole_source() {
+            writeln!(f, "{:width$}{arrow} {name}", "")?;
+            continue;
+        }
+        let Place {
+            line,
+            column,
+            text,
+            indent,
+            carets,
+        } = place;
+        let underline = format!("{:indent$}{} {}", "", "^".repeat(*carets), mark.label);
+        writeln!(f, "{:width$}{arrow} {name}:{line}:{column}", "")?;
         writeln!(f, "{:width$} |", "")?;
-        writeln!(f, "{:>width$} | {}", place.line, place.text)?;
-        writeln!(
-            f,
-            "{:width$} | {:indent$}{} {}",
-            "",
-            "",
-            "^".repeat(place.carets),
-            mark.label,
-            indent = place.indent
-        )?;
+        writeln!(f, "{line:>width$} | {text}")?;
+        writeln!(f, "{:width$} | {}", "", underline.trim_end())?;
     }
     if let Some(help) = error.cure() {
         writeln!(f, "{:width$} = help: {help}", "")?;
@@ -44,16 +42,16 @@ pub(crate) fn write(f: &mut fmt::Formatter<'_>, error: &ConfigError) -> fmt::Res
 }
 
 /// A mark in terms of lines and columns, both from 1; columns count characters.
-struct Place {
-    line: usize,
-    column: usize,
+pub(crate) struct Place {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
     text: String,
     indent: usize,
     carets: usize,
 }
 
 impl Place {
-    fn of(mark: &Mark) -> Place {
+    pub(crate) fn of(mark: &Mark) -> Place {
         let source = mark.at.source.inner().as_str();
         let start = floor(source, mark.at.span.start);
         let end = floor(source, mark.at.span.end).max(start);

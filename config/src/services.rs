@@ -95,10 +95,10 @@ pub struct Rpc {
     #[schemars(range(min = 1, max = 4096))]
     pub max_in_flight: u32,
 
-    /// Buffers for bulk data, 4 MiB each, taken from memory at start and shared by all connections. Without a free one a request
-    /// with bulk data waits.
-    #[schemars(range(min = 4, max = 4096), extend("x-unit" = "buffers of 4 MiB"))]
-    pub bulk_buffers: u32,
+    /// Memory for bulk data of requests, taken at start and shared by all connections: half of it in buffers of 4 MiB, the rest in
+    /// smaller ones. While no buffer is free, requests with bulk data stay in their sockets.
+    #[schemars(extend("x-min" = "16MiB", "x-max" = "64GiB"))]
+    pub bulk_memory: ByteSize,
 }
 
 impl Default for Rpc {
@@ -107,8 +107,8 @@ impl Default for Rpc {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 10_010)),
             allow_insecure: false,
             max_connections: 1024,
-            max_in_flight: 64,
-            bulk_buffers: 64,
+            max_in_flight: 128,
+            bulk_memory: ByteSize::mib(64),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use miette::NamedSource;
 use toml::de::DeValue;
 
-use crate::error::{ConfigError, Kind};
+use crate::error::{ConfigError, Kind, SET};
 use crate::shape::{Shape, ShapeKind};
 use crate::tree::{At, Entry, Node, Source, Table, Value};
 
@@ -14,7 +14,7 @@ use crate::tree::{At, Entry, Node, Source, Table, Value};
 ///
 /// Whether the key exists and the value fits is found by the validation that follows, which then points at the argument.
 pub(crate) fn apply(root: &mut Node, argument: &str) -> Result<(), ConfigError> {
-    let source: Source = Arc::new(NamedSource::new("--set", argument.to_owned()));
+    let source: Source = Arc::new(NamedSource::new(SET, argument.to_owned()));
     let whole = At::new(&source, 0..argument.len(), 0);
     let malformed = |what: &str| {
         let error = ConfigError::new(Kind::Argument, "", format!("`--set {argument}`: {what}"));
@@ -34,7 +34,9 @@ pub(crate) fn apply(root: &mut Node, argument: &str) -> Result<(), ConfigError> 
         return Err(malformed("the key is empty or has an empty part"));
     }
     let key_at = At::new(&source, 0..key.trim_end().len().max(1), 0);
-    let value = value(text, Shape::root().find(trimmed), &source, key.len() + 1);
+    let blank = text.len() - text.trim_start().len();
+    let shape = Shape::root().find(trimmed);
+    let value = value(text.trim(), shape, &source, key.len() + 1 + blank);
     let steps: Vec<&str> = trimmed.split('.').collect();
     insert(root, &steps, value, &key_at)
 }
@@ -114,14 +116,15 @@ fn insert(node: &mut Node, steps: &[&str], new: Node, key_at: &At) -> Result<(),
             let message = format!("`{step}` is not the number of an entry");
             let error = ConfigError::new(Kind::Argument, "", message).at(key_at, "");
             Err(error.help(format!(
-                "there are {0} entries: 0 to {0} (which adds one)",
+                "entries are numbered from 0; {} adds one",
                 items.len()
             )))
         }
         (other, _) => {
             let message = format!("`{step}` is looked for inside {}", other.type_name());
             Err(ConfigError::new(Kind::Argument, "", message)
-                .at(key_at, "only tables and arrays have keys"))
+                .at(key_at, "only tables and arrays have keys")
+                .help("give the key without what follows it"))
         }
     }
 }

@@ -151,6 +151,11 @@ impl Table {
 }
 
 impl At {
+    /// Whether it stands for the source as such: the place of what is not in it.
+    pub(crate) fn is_whole_source(&self) -> bool {
+        self.span == (0..0)
+    }
+
     pub(crate) fn new(source: &Source, span: Range<usize>, offset: usize) -> At {
         At {
             source: source.clone(),

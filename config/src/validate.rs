@@ -148,7 +148,7 @@ impl Walk {
                     .get(name)
                     .map(|shape| first_sentence(&shape.doc))
                     .unwrap_or_default();
-                self.report(error.help(doc));
+                self.report(error.help(format!("`{name}`: {doc}")));
             }
             self.hidden.push(path);
             if let Some(shape) = keys.get(name) {
@@ -177,7 +177,7 @@ impl Walk {
         table: &str,
     ) {
         let place = if table.is_empty() {
-            "here".into()
+            "at the top level".into()
         } else {
             format!("in `{table}`")
         };
@@ -325,9 +325,7 @@ fn wrong_type(node: &Node, kind: &ShapeKind, key: &str) -> ConfigError {
         (ShapeKind::Boolean, Value::String(text)) if matches!(text.as_str(), "true" | "false") => {
             Some(format!("remove the quotes: {text}"))
         }
-        (ShapeKind::Text(_) | ShapeKind::Choice(_), Value::Integer(n)) => {
-            Some(format!("put it in quotes: \"{n}\""))
-        }
+        (ShapeKind::Text(_), Value::Integer(n)) => Some(format!("put it in quotes: \"{n}\"")),
         (ShapeKind::List { item, .. }, Value::Table(_))
             if matches!(item.kind, ShapeKind::Table { .. }) =>
         {

@@ -133,38 +133,49 @@ fn name(text: &str, longest: usize, extra: &str) -> Result<(), Complaint> {
 }
 
 /// Levels of the log: ours, then DAOS's.
-const LEVELS: [&str; 18] = [
+const LEVELS: [&str; 14] = [
     "OFF", "ERROR", "WARN", "INFO", "DEBUG", "TRACE", "DBUG", "NOTE", "ERR", "CRIT", "ALRT",
-    "EMRG", "EMIT", "FATAL", "WARNING", "ALERT", "EMERG", "NOTICE",
+    "EMRG", "EMIT", "FATAL",
 ];
 
 fn log_mask(text: &str) -> Result<(), Complaint> {
+    let mut levels_for_all = 0;
     for part in text.split(',').map(str::trim) {
-        let (facility, level) = match part.split_once('=') {
-            Some((facility, level)) => (Some(facility), level),
-            None => (None, part),
+        let level = match part.split_once('=') {
+            Some((facility, level)) => {
+                let facility = facility.trim();
+                if facility.is_empty() || !facility.chars().all(is_facility) {
+                    let what = format!("has no facility before the `=` of `{part}`");
+                    return Err((what, MASK_HELP.into()));
+                }
+                level.trim()
+            }
+            None => {
+                levels_for_all += 1;
+                part
+            }
         };
-        if facility
-            .is_some_and(|facility| facility.is_empty() || !facility.chars().all(is_facility))
-        {
-            return Err((
-                format!("has no facility before the `=` of `{part}`"),
-                MASK_HELP.into(),
-            ));
-        }
-        if !LEVELS.contains(&level.to_ascii_uppercase().as_str()) {
-            let upper = level.to_ascii_uppercase();
-            let near = closest(&upper, LEVELS.iter().copied())
-                .map(|near| format!("did you mean `{near}`? "));
-            let what = if level.is_empty() {
-                "has an empty part".into()
-            } else {
-                format!("has an unknown level `{level}`")
-            };
-            return Err((what, near.unwrap_or_default() + MASK_HELP));
-        }
+        log_level(level)?;
+    }
+    if levels_for_all > 1 {
+        return Err(("has two levels for everything".into(), MASK_HELP.into()));
     }
     Ok(())
+}
+
+fn log_level(level: &str) -> Result<(), Complaint> {
+    let upper = level.to_ascii_uppercase();
+    if LEVELS.contains(&upper.as_str()) {
+        return Ok(());
+    }
+    if level.is_empty() {
+        return Err(("has an empty part".into(), MASK_HELP.into()));
+    }
+    let near = closest(&upper, LEVELS).map(|near| format!("did you mean `{near}`? "));
+    Err((
+        format!("has an unknown level `{level}`"),
+        near.unwrap_or_default() + MASK_HELP,
+    ))
 }
 
 const MASK_HELP: &str = "a mask is a level (OFF, ERROR, WARN, INFO, DEBUG, TRACE), then FACILITY=LEVEL for exceptions: \"WARN,rpc=DEBUG\"";

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::{Fault, Rules};
+use super::{Fault, Rules, count};
 use crate::device::{Device, DeviceKind, MIN_TARGET_SIZE};
 use crate::error::Kind;
 use crate::machine::{Machine, PathKind};
@@ -178,7 +178,10 @@ fn room(rules: &mut Rules<'_>, this: &Subject<'_>) {
     if size.0 >= least {
         return;
     }
-    let message = format!("{size} is too small for the {slices} targets that share the device");
+    let message = format!(
+        "{size} is too small for {} on the device",
+        count(slices, "target")
+    );
     let help = format!(
         "each needs at least {MIN_TARGET_SIZE}: {}MiB or more",
         least >> 20
@@ -332,7 +335,10 @@ fn length(rules: &mut Rules<'_>, this: &Subject<'_>, len: u64) {
     let Some(slices) = sharers(rules) else { return };
     let least = MIN_TARGET_SIZE.0 * u64::from(slices);
     if size.is_none() && len < least {
-        let message = format!("{shown} has {len} bytes, too small for the {slices} targets on it");
+        let message = format!(
+            "{shown} has {len} bytes, too small for {} on it",
+            count(slices, "target")
+        );
         let help = format!("each target needs at least {MIN_TARGET_SIZE}");
         this.fault(rules, Kind::Machine, "path", message, "too small", &help);
     }
@@ -342,52 +348,35 @@ fn every_target_has_one(rules: &mut Rules<'_>, devices: &[Device]) {
     if !rules.sound(&["device", "engine.targets"]) {
         return;
     }
-    let (targets, count) = (rules.config.engine.targets as usize, devices.len());
-    let (message, help, label) = if count == 0 {
-        let help = "add a [[device]]; config/examples/minimal.toml shows the smallest one";
-        (
-            format!("there is no device for the {targets} targets"),
-            help.to_owned(),
-            "",
-        )
-    } else if count > targets {
-        let help = format!("set `targets = {count}`, or remove the devices that are too many");
-        (
-            format!(
-                "{count} devices for {targets} targets: device {:?} would be used by none",
-                devices[targets].name
-            ),
-            help,
-            "fewer than devices",
-        )
-    } else if !targets.is_multiple_of(count) {
-        let fitting: Vec<String> = (1..=2)
-            .map(|n| (targets / count + n - 1) * count)
-            .map(|n| n.to_string())
-            .collect();
-        let help = format!(
-            "the targets of each device are equally many: use {} targets",
-            fitting.join(" or ")
+    let (targets, devices_nr) = (rules.config.engine.targets, devices.len() as u32);
+    let (asked, given) = (count(targets, "target"), count(devices_nr, "device"));
+    let mut fault = Fault {
+        kind: Kind::Conflict,
+        key: "engine.targets",
+        message: String::new(),
+        label: "",
+        help: String::new(),
+        also: None,
+    };
+    if devices_nr == 0 {
+        fault.key = "device";
+        fault.message = format!("there is no device for {asked}");
+        fault.help = "add a [[device]]; config/examples/minimal.toml shows the smallest one".into();
+    } else if devices_nr > targets {
+        let unused = &devices[targets as usize].name;
+        fault.message = format!("{given} for {asked}: device {unused:?} would be used by none");
+        fault.label = "fewer than devices";
+        fault.help = format!("set `targets = {devices_nr}`, or remove devices");
+    } else if !targets.is_multiple_of(devices_nr) {
+        let below = targets / devices_nr * devices_nr;
+        fault.message = format!("{asked} cannot share {given} evenly");
+        fault.label = "not a multiple of the devices";
+        fault.help = format!(
+            "each device serves equally many: use {below} or {} targets",
+            below + devices_nr
         );
-        (
-            format!("{targets} targets cannot share {count} devices evenly"),
-            help,
-            "not a multiple of the devices",
-        )
     } else {
         return;
-    };
-    let key = if count == 0 {
-        "device"
-    } else {
-        "engine.targets"
-    };
-    rules.report(Fault {
-        kind: Kind::Conflict,
-        key,
-        message,
-        label,
-        help,
-        also: None,
-    });
+    }
+    rules.report(fault);
 }

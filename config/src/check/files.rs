@@ -1,5 +1,6 @@
 //! Modules, sockets and directories.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::{Fault, Rules};
@@ -84,7 +85,9 @@ fn modules_found(rules: &mut Rules<'_>, machine: &Machine) {
     {
         return;
     }
-    let dirs: Vec<&PathBuf> = modules.path.iter().chain(&machine.module_dirs).collect();
+    let mut dirs: Vec<&PathBuf> = modules.path.iter().chain(&machine.module_dirs).collect();
+    let mut seen = HashSet::new();
+    dirs.retain(|dir| seen.insert(*dir));
     let there: Vec<String> = dirs
         .iter()
         .flat_map(|dir| machine.modules_in(dir))

@@ -94,6 +94,12 @@ struct Fault<'a> {
     also: Option<(&'a str, &'a str)>,
 }
 
+/// "1 target", "2 targets".
+fn count(n: u32, noun: &str) -> String {
+    let ending = if n == 1 { "" } else { "s" };
+    format!("{n} {noun}{ending}")
+}
+
 /// `device[1].path` in steps.
 fn steps(key: &str) -> Vec<Step<'_>> {
     let mut steps = Vec::new();

@@ -1,11 +1,10 @@
 //! Provider, targets, helpers and cores.
 
-use super::{Fault, Rules};
+use super::{Fault, Rules, count};
 use crate::error::Kind;
 
 pub(super) fn check(rules: &mut Rules<'_>) {
     helpers(rules);
-    placement(rules);
     provider(rules);
     numa_node(rules);
     cores(rules);
@@ -20,31 +19,16 @@ fn helpers(rules: &mut Rules<'_>) {
     rules.report(Fault {
         kind: Kind::Conflict,
         key: "engine.helpers",
-        message: format!("{helpers} helpers are too many for {targets} targets"),
+        message: format!(
+            "{helpers} helpers are too many for {}",
+            count(targets, "target")
+        ),
         label: "at most two for each target",
         help: format!(
             "allowed: 0 to {}; a multiple of {targets} gives each target its own",
             2 * targets
         ),
         also: None,
-    });
-}
-
-fn placement(rules: &mut Rules<'_>) {
-    let engine = &rules.config.engine;
-    if !rules.sound(&["engine.first_core", "engine.numa_node"])
-        || engine.numa_node.is_none()
-        || engine.first_core.unwrap_or(0) == 0
-    {
-        return;
-    }
-    rules.report(Fault {
-        kind: Kind::Conflict,
-        key: "engine.first_core",
-        message: "`engine.first_core` and `engine.numa_node` are both given".into(),
-        label: "counts all cores",
-        help: "keep one of them: `numa_node` starts at the first core of its node".into(),
-        also: Some(("engine.numa_node", "counts the cores of one node")),
     });
 }
 
@@ -117,28 +101,34 @@ fn cores(rules: &mut Rules<'_>) {
         rules.report(Fault {
             kind: Kind::Machine,
             key: "engine.first_core",
-            message: format!("no core is left after the first {first}: {whose} has {all}"),
-            label: "leaves none",
+            message: format!("there is no core {first}: {whose} has {all}, numbered from 0"),
+            label: "no such core",
             help: format!("allowed here: 0 to {}", all.saturating_sub(1)),
             also: None,
         });
         return;
     }
-    let (needed, usable) = (1 + engine.targets + engine.helpers, all - first);
+    // Without a node the cores before the first one are taken last; on a node they stay free.
+    let usable = if engine.numa_node.is_some() {
+        all - first
+    } else {
+        all
+    };
+    let needed = 1 + engine.targets + engine.helpers;
     if needed <= usable || engine.oversubscribe {
         return;
     }
-    let most = usable.saturating_sub(1 + engine.helpers);
-    let fit = match most {
+    let helpers = count(engine.helpers, "helper");
+    let fit = match usable.saturating_sub(1 + engine.helpers) {
         0 => "use fewer helpers".to_owned(),
-        most => format!("use at most {most} targets with {} helpers", engine.helpers),
+        most => format!("use at most {} with {helpers}", count(most, "target")),
     };
-    let (targets, helpers) = (engine.targets, engine.helpers);
+    let targets = count(engine.targets, "target");
     rules.report(Fault {
         kind: Kind::Machine,
         key: "engine.targets",
         message: format!(
-            "{needed} cores are needed (1 system + {targets} targets + {helpers} helpers), {whose} offers {usable}"
+            "{needed} cores are needed (1 system + {targets} + {helpers}), {whose} offers {usable}"
         ),
         label: "more xstreams than cores",
         help: format!("{fit}, or set `oversubscribe = true` to share cores (for development)"),
