@@ -1,0 +1,354 @@
+//! The loop: commands, descriptors, threads, rest.
+
+use crate::epoll::Epoll;
+use crate::handle::{Command, ReactorHandle, Shared};
+use crate::idle::{IdleGoal, Rest, Situation};
+use crate::stats::Counters;
+use spdk_env::Clock;
+use spdk_ring::mpsc;
+use spdk_thread::{Thread, ThreadOptions, ThreadSeed, Turn};
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// A busy reactor looks at its descriptors, and publishes its statistics, this often.
+const HOUSEKEEPING_NS: u64 = 20_000;
+
+/// One core's loop: polls the threads that it hosts, one turn each, round and round (SPDK: `struct spdk_reactor`).
+/// Belongs to the OS thread that made it.
+pub struct Reactor {
+    shared: Arc<Shared>,
+    commands: RefCell<mpsc::Receiver<Command>>,
+    threads: RefCell<Vec<Hosted>>,
+    next_key: Cell<u32>,
+    epoll: RefCell<Epoll>,
+    clock: Clock,
+    goal: IdleGoal,
+    counters: Counters,
+    last_housekeeping: Cell<u64>,
+    last_turn_busy: Cell<bool>,
+    exiting: Cell<bool>,
+    stopped: Cell<bool>,
+}
+
+#[derive(Clone)]
+struct Hosted {
+    key: u32,
+    thread: Thread,
+}
+
+impl Reactor {
+    /// A reactor on the calling OS thread, for tests and for programs that bring their own thread. Its time is [`Clock::tsc`].
+    ///
+    /// # Errors
+    /// If the process is out of descriptors.
+    pub fn new(name: &str, goal: IdleGoal) -> std::io::Result<Reactor> {
+        let (handle, commands) = ReactorHandle::new(name.to_owned(), None)?;
+        Self::with(handle, commands, goal)
+    }
+
+    pub(crate) fn with(
+        handle: ReactorHandle,
+        commands: mpsc::Receiver<Command>,
+        goal: IdleGoal,
+    ) -> std::io::Result<Reactor> {
+        let epoll = Epoll::new(&handle.shared.doorbell)?;
+        Ok(Reactor {
+            shared: handle.shared,
+            commands: RefCell::new(commands),
+            threads: RefCell::new(Vec::new()),
+            next_key: Cell::new(0),
+            epoll: RefCell::new(epoll),
+            clock: Clock::tsc(),
+            goal,
+            counters: Counters::default(),
+            last_housekeeping: Cell::new(0),
+            last_turn_busy: Cell::new(false),
+            exiting: Cell::new(false),
+            stopped: Cell::new(false),
+        })
+    }
+
+    /// The reactor's address.
+    #[must_use]
+    pub fn handle(&self) -> ReactorHandle {
+        ReactorHandle {
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// Makes a thread here and now; from other OS threads it is [`ReactorHandle::spawn_thread`].
+    pub fn spawn_thread(&self, name: &str, mut options: ThreadOptions) -> Thread {
+        options.wake = Some(self.shared.clone());
+        self.host(ThreadSeed::new(name, options).1)
+    }
+
+    fn host(&self, seed: ThreadSeed) -> Thread {
+        let thread = seed.start();
+        let key = self.next_key.get();
+        self.next_key.set(key.wrapping_add(1));
+        self.threads.borrow_mut().push(Hosted {
+            key,
+            thread: thread.clone(),
+        });
+        thread
+    }
+
+    /// One turn: commands, then one look at the descriptors if it is time, then one turn of each thread in the order in
+    /// which they came. `now` in nanoseconds.
+    pub fn poll_once(&self, now: u64) -> Turn {
+        let mut sum = Turn {
+            messages: self.run_commands(now),
+            ..Turn::default()
+        };
+        let due = now.saturating_sub(self.last_housekeeping.get()) >= HOUSEKEEPING_NS;
+        if due || !self.last_turn_busy.get() {
+            self.housekeep(now);
+        }
+        let count = self.threads.borrow().len();
+        let mut exited = false;
+        for place in 0..count {
+            let Some(hosted) = self.threads.borrow().get(place).cloned() else {
+                break;
+            };
+            let turn = hosted.thread.poll(now);
+            sum.messages += turn.messages;
+            sum.pollers_busy += turn.pollers_busy;
+            sum.tasks += turn.tasks;
+            if hosted.thread.has_fd_changes() {
+                self.apply_fd_changes(&hosted);
+            }
+            exited |= hosted.thread.is_exited();
+        }
+        if exited {
+            self.threads
+                .borrow_mut()
+                .retain(|hosted| !hosted.thread.is_exited());
+        }
+        self.counters.update(|stats| stats.turns += 1);
+        self.last_turn_busy.set(sum.is_busy());
+        sum
+    }
+
+    /// Runs until told to exit and all threads have exited.
+    pub fn run(&self) {
+        let mut last = self.clock.now();
+        let mut last_busy = last;
+        loop {
+            let now = self.clock.now();
+            let turn = self.poll_once(now);
+            if self.is_done() {
+                break;
+            }
+            let busy = turn.is_busy();
+            self.account(now.saturating_sub(last), busy);
+            last = now;
+            if busy {
+                last_busy = now;
+                continue;
+            }
+            match self.goal.decide(self.situation(now, last_busy)) {
+                Rest::Poll => std::hint::spin_loop(),
+                Rest::Pause => {
+                    self.counters.update(|stats| stats.pauses += 1);
+                    std::hint::spin_loop();
+                }
+                Rest::Sleep(bound) => {
+                    self.sleep(bound);
+                    last = self.clock.now();
+                    self.counters
+                        .update(|stats| stats.asleep_ns += last.saturating_sub(now));
+                }
+            }
+        }
+        self.shared.stats.store(&self.counters.get());
+    }
+
+    /// The time of a turn goes to the kind of turn that it was.
+    #[inline]
+    fn account(&self, ns: u64, busy: bool) {
+        self.counters.update(|stats| {
+            if busy {
+                stats.busy_ns += ns
+            } else {
+                stats.idle_ns += ns
+            }
+        });
+    }
+
+    fn situation(&self, now: u64, last_busy: u64) -> Situation {
+        let threads = self.threads.borrow();
+        let deadline = threads
+            .iter()
+            .filter_map(|hosted| hosted.thread.next_deadline())
+            .min();
+        Situation {
+            busy: threads.iter().any(|hosted| hosted.thread.has_ready_work()),
+            quiet_ns: now.saturating_sub(last_busy),
+            deadline_in: deadline.map(|deadline| deadline.saturating_sub(now)),
+            needs_polling: threads.iter().any(|hosted| hosted.thread.needs_polling()),
+        }
+    }
+
+    /// Sleeps until something is to be done. The order is the point: the doorbell is armed first, then everybody is
+    /// asked once more, so that work that comes in between either is seen here or rings.
+    fn sleep(&self, bound: Option<u64>) {
+        let doorbell = &self.shared.doorbell;
+        self.shared.stats.store(&self.counters.get());
+        doorbell.arm();
+        let quiet = self.commands.borrow().settle()
+            && self
+                .threads
+                .borrow()
+                .iter()
+                .all(|hosted| hosted.thread.settle());
+        if quiet {
+            let napping = bound.is_some()
+                && self
+                    .threads
+                    .borrow()
+                    .iter()
+                    .any(|hosted| hosted.thread.needs_polling());
+            let rang = self.wait(bound);
+            self.counters.update(|stats| {
+                if napping {
+                    stats.naps += 1;
+                } else {
+                    stats.sleeps += 1;
+                }
+                stats.doorbells += u64::from(rang);
+            });
+        }
+        doorbell.disarm();
+    }
+
+    /// Waits on epoll and passes its events on.
+    fn wait(&self, timeout: Option<u64>) -> bool {
+        let threads = self.threads.borrow();
+        let mut events = 0;
+        let rang = self.epoll.borrow().wait(timeout, |event| {
+            events += 1;
+            if let Some(hosted) = threads.iter().find(|hosted| hosted.key == event.thread) {
+                hosted.thread.fd_ready(event.watch, event.ready);
+            }
+        });
+        drop(threads);
+        if events > 0 {
+            self.counters.update(|stats| stats.fd_events += events);
+            // A descriptor that was reported in vain is disarmed before the next wait.
+            self.apply_all_fd_changes();
+        }
+        rang
+    }
+
+    #[inline]
+    fn housekeep(&self, now: u64) {
+        if now.saturating_sub(self.last_housekeeping.get()) >= HOUSEKEEPING_NS {
+            self.shared.stats.store(&self.counters.get());
+        }
+        self.last_housekeeping.set(now);
+        if self.epoll.borrow().has_watches() {
+            self.wait(Some(0));
+        }
+    }
+
+    fn apply_all_fd_changes(&self) {
+        let threads = self.threads.borrow();
+        for hosted in threads
+            .iter()
+            .filter(|hosted| hosted.thread.has_fd_changes())
+        {
+            self.apply_fd_changes(hosted);
+        }
+    }
+
+    fn apply_fd_changes(&self, hosted: &Hosted) {
+        let mut epoll = self.epoll.borrow_mut();
+        hosted
+            .thread
+            .drain_fd_changes(|change| epoll.apply(hosted.key, &hosted.thread, &change));
+    }
+
+    #[inline]
+    fn run_commands(&self, now: u64) -> u32 {
+        if !self.commands.borrow().has_next() {
+            return 0;
+        }
+        let mut count = 0;
+        loop {
+            let command = self.commands.borrow_mut().try_recv();
+            let Some(command) = command else { return count };
+            count += 1;
+            self.run_command(command, now);
+        }
+    }
+
+    fn run_command(&self, command: Command, now: u64) {
+        match command {
+            Command::Host { seed, init } => {
+                let thread = self.host(seed);
+                if self.exiting.get() {
+                    thread.request_exit();
+                }
+                // In a turn of its own, so that `current()` and the thread's time are right in it; through the front
+                // of its mailbox, so that messages that were sent meanwhile come after it.
+                thread.poll_with(now, init);
+            }
+            Command::Exit => {
+                self.exiting.set(true);
+                self.threads
+                    .borrow()
+                    .iter()
+                    .for_each(|hosted| hosted.thread.request_exit());
+            }
+            Command::Stop => self.stopped.set(true),
+            Command::Holders { reply } => {
+                let threads = self.threads.borrow();
+                let lines = threads.iter().flat_map(|hosted| {
+                    let name = hosted.thread.name().to_owned();
+                    hosted
+                        .thread
+                        .holders()
+                        .into_iter()
+                        .map(move |holder| format!("thread {name}: {holder}"))
+                });
+                // Whoever asked may have given up.
+                let _ = reply.send(lines.collect());
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.stopped.get() || self.exiting.get() && self.threads.borrow().is_empty()
+    }
+
+    /// Runs the loop on this OS thread and keeps what a panic of the loop itself said.
+    pub(crate) fn run_contained(&self) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.run())) {
+            let text = payload
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| payload.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "a panic without a text".to_owned());
+            tracing::error!(
+                reactor = self.shared.name,
+                panic = text,
+                "the reactor's loop panicked: its threads are lost"
+            );
+            *self
+                .shared
+                .failure
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(text);
+        }
+    }
+}
+
+impl std::fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reactor")
+            .field("name", &self.shared.name)
+            .field("threads", &self.threads.borrow().len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,42 @@
+//! Which thread is being polled on this OS thread.
+
+use crate::Thread;
+use std::cell::RefCell;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Thread>> = const { RefCell::new(None) };
+}
+
+/// The thread whose `poll()` is running on this OS thread (SPDK: `spdk_get_thread`).
+#[must_use]
+pub fn current() -> Option<Thread> {
+    CURRENT.with(|current| current.borrow().clone())
+}
+
+/// As [`current`], without taking a reference.
+#[inline]
+pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Thread>) -> R) -> R {
+    CURRENT.with(|current| f(current.borrow().as_ref()))
+}
+
+/// Makes a thread the current one until dropped; then the one before is current again.
+pub(crate) struct Entered {
+    before: Option<Thread>,
+}
+
+impl Entered {
+    #[inline]
+    pub(crate) fn new(thread: &Thread) -> Entered {
+        Entered {
+            before: CURRENT.with(|current| current.replace(Some(thread.clone()))),
+        }
+    }
+}
+
+impl Drop for Entered {
+    #[inline]
+    fn drop(&mut self) {
+        let entered = CURRENT.with(|current| current.replace(self.before.take()));
+        drop(entered);
+    }
+}

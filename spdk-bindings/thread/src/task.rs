@@ -1,0 +1,19 @@
+//! Tasks: the async user-level threads of a thread.
+
+mod body;
+mod join;
+mod sleep;
+mod table;
+mod wake_set;
+mod waker;
+mod yield_now;
+
+pub use join::{JoinError, JoinHandle};
+pub use sleep::{Elapsed, Sleep, sleep, sleep_until, timeout};
+pub use table::{SpawnError, TaskInfo, TaskState};
+pub use waker::TaskWaker;
+pub use yield_now::{YieldNow, yield_now};
+
+pub(crate) use sleep::SleepTable;
+pub(crate) use table::TaskTable;
+pub(crate) use wake_set::WakeSet;

@@ -1,0 +1,524 @@
+//! The lightweight thread: one turn, and its end.
+
+use crate::channel::{ChannelError, ChannelTable, IoChannel, IoDevice};
+use crate::current::Entered;
+use crate::fd_watch::{FdChange, FdTable, FdWatch, Interest};
+use crate::handle::{Shared, ThreadHandle};
+use crate::options::ThreadOptions;
+use crate::panics;
+use crate::poller::{Period, PollResult, Poller, PollerInfo, PollerTable};
+use crate::task::{JoinHandle, SleepTable, SpawnError, TaskInfo, TaskTable};
+use spdk_ring::Message;
+use spdk_ring::mpsc;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What one turn did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Turn {
+    /// Messages run.
+    pub messages: u32,
+    /// Pollers that were busy.
+    pub pollers_busy: u32,
+    /// Tasks polled.
+    pub tasks: u32,
+}
+
+impl Turn {
+    /// Whether anything was done.
+    #[must_use]
+    #[inline]
+    pub fn is_busy(&self) -> bool {
+        self.messages | self.pollers_busy | self.tasks != 0
+    }
+}
+
+/// A thread's totals since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ThreadStats {
+    /// Turns.
+    pub turns: u64,
+    /// Messages run.
+    pub messages: u64,
+    /// Calls of pollers that were busy.
+    pub pollers_busy: u64,
+    /// Polls of tasks.
+    pub task_polls: u64,
+    /// Tasks started.
+    pub spawned: u64,
+    /// Panics caught in messages, pollers, tasks and channels.
+    pub panics: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
+    Exiting,
+    Exited,
+}
+
+pub(crate) struct Inner {
+    shared: Arc<Shared>,
+    mailbox: RefCell<mpsc::Receiver<Message<Thread>>>,
+    message_batch: usize,
+    now: Cell<u64>,
+    state: Cell<State>,
+    polling: Cell<bool>,
+    stats: Cell<ThreadStats>,
+    pub(crate) pollers: PollerTable,
+    pub(crate) tasks: TaskTable,
+    pub(crate) sleeps: SleepTable,
+    pub(crate) channels: ChannelTable,
+    pub(crate) fds: FdTable,
+}
+
+/// SPDK's lightweight thread: a mailbox, pollers, I/O channels and tasks that run in turns on one OS thread
+/// (`struct spdk_thread`). A counted reference; own thread only: it stays on the OS thread that made it. Others talk to it through [`ThreadHandle`].
+#[derive(Clone)]
+pub struct Thread(Rc<Inner>);
+
+/// A thread that has an address but does not live yet: made anywhere, [started](Self::start) where it shall live.
+pub struct ThreadSeed {
+    shared: Arc<Shared>,
+    mailbox: mpsc::Receiver<Message<Thread>>,
+    options: ThreadOptions,
+}
+
+impl ThreadSeed {
+    /// The address and the seed of a new thread. Messages can be sent at once; they run after the start. Dropping the
+    /// seed exits the thread.
+    #[must_use]
+    pub fn new(name: &str, options: ThreadOptions) -> (ThreadHandle, ThreadSeed) {
+        let (shared, mailbox) = Shared::new(name, &options);
+        (
+            ThreadHandle {
+                shared: shared.clone(),
+            },
+            ThreadSeed {
+                shared,
+                mailbox,
+                options,
+            },
+        )
+    }
+
+    /// Brings the thread to life on the calling OS thread.
+    #[must_use]
+    pub fn start(self) -> Thread {
+        let ThreadSeed {
+            shared,
+            mailbox,
+            options,
+        } = self;
+        Thread(Rc::new(Inner {
+            tasks: TaskTable::new(options.max_tasks, options.task_pool_bytes),
+            shared,
+            mailbox: RefCell::new(mailbox),
+            message_batch: options.message_batch.max(1),
+            now: Cell::new(0),
+            state: Cell::new(State::Running),
+            polling: Cell::new(false),
+            stats: Cell::new(ThreadStats::default()),
+            pollers: PollerTable::default(),
+            sleeps: SleepTable::default(),
+            channels: ChannelTable::default(),
+            fds: FdTable::default(),
+        }))
+    }
+}
+
+impl std::fmt::Debug for ThreadSeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ThreadSeed({:?})", self.shared.name)
+    }
+}
+
+impl Thread {
+    /// A thread that lives on the calling OS thread. Somebody has to [`poll`](Self::poll) it: a reactor, or a test.
+    #[must_use]
+    pub fn new(name: &str, options: ThreadOptions) -> Thread {
+        ThreadSeed::new(name, options).1.start()
+    }
+
+    /// One turn at time `now` (nanoseconds; it never goes back: an earlier time counts as the last one): at most a batch
+    /// of messages, the every-turn pollers in the order of registration, the due timed pollers by deadline, the due
+    /// sleepers, then the tasks that are ready by then, each once (SPDK: `spdk_thread_poll`).
+    ///
+    /// Panics of messages, pollers and tasks are caught here, named in the log and counted.
+    ///
+    /// # Panics
+    /// If called from inside a turn of the same thread.
+    #[inline]
+    pub fn poll(&self, now: u64) -> Turn {
+        let inner = &*self.0;
+        if inner.state.get() == State::Exited {
+            return Turn::default();
+        }
+        assert!(
+            !inner.polling.replace(true),
+            "thread {:?} is polled from inside its own turn",
+            self.name()
+        );
+        let _entered = Entered::new(self);
+        self.set_now(now);
+        let messages = self.run_messages();
+        let now = inner.now.get();
+        let pollers_busy = inner.pollers.run(self, now);
+        inner.sleeps.wake_due(now);
+        inner.tasks.take_wakes(self);
+        let tasks = inner.tasks.run(self);
+        inner.channels.reap(self);
+        if inner.state.get() == State::Exiting {
+            self.try_exit();
+        }
+        inner.polling.set(false);
+        let turn = Turn {
+            messages,
+            pollers_busy,
+            tasks,
+        };
+        let mut stats = inner.stats.get();
+        stats.turns += 1;
+        stats.messages += u64::from(messages);
+        stats.pollers_busy += u64::from(pollers_busy);
+        stats.task_polls += u64::from(tasks);
+        inner.stats.set(stats);
+        turn
+    }
+
+    /// For reactors: runs `init` as the thread's first function, with the thread as the current one and `now` as its
+    /// time. A panic in it is reported like that of a message, and asks the thread to exit.
+    ///
+    /// # Panics
+    /// If called from inside a turn of the same thread.
+    pub fn poll_with(&self, now: u64, init: impl FnOnce(&Thread)) {
+        assert!(
+            !self.0.polling.replace(true),
+            "thread {:?} is polled from inside its own turn",
+            self.name()
+        );
+        let entered = Entered::new(self);
+        self.set_now(now);
+        if let Err(text) = panics::contain(|| init(self)) {
+            self.report_panic("first function", self.name(), &text);
+            self.request_exit();
+        }
+        drop(entered);
+        self.0.polling.set(false);
+    }
+
+    #[inline]
+    fn set_now(&self, now: u64) {
+        let inner = &*self.0;
+        if inner.stats.get().turns == 0 && inner.now.get() == 0 {
+            // What was armed before the first turn counts from it.
+            inner.pollers.shift(now);
+            inner.sleeps.shift(now);
+        }
+        inner.now.set(now.max(inner.now.get()));
+    }
+
+    #[inline]
+    fn run_messages(&self) -> u32 {
+        let mut mailbox = self.0.mailbox.borrow_mut();
+        if !mailbox.has_next() {
+            return 0;
+        }
+        self.drain(&mut mailbox, self.0.message_batch)
+    }
+
+    fn drain(&self, mailbox: &mut mpsc::Receiver<Message<Thread>>, batch: usize) -> u32 {
+        let mut count = 0;
+        loop {
+            let left = batch - count;
+            let caught = panics::contain(|| {
+                mailbox.drain(left, |message| {
+                    count += 1;
+                    message.call(self);
+                })
+            });
+            match caught {
+                Ok(_) => return u32::try_from(count).unwrap_or(u32::MAX),
+                Err(text) => self.report_panic("message", "(unnamed)", &text),
+            }
+        }
+    }
+
+    /// The `now` of the current turn, or of the last one: nanoseconds.
+    #[must_use]
+    #[inline]
+    pub fn now(&self) -> u64 {
+        self.0.now.get()
+    }
+
+    /// When the earliest timed poller or sleeper is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        let pollers = self.0.pollers.next_deadline();
+        let sleeps = self.0.sleeps.next_deadline();
+        pollers.into_iter().chain(sleeps).min()
+    }
+
+    /// Whether another turn would find something to do now: messages, ready or woken tasks, channels to destroy, an
+    /// every-turn poller that was busy in the last turn. Deadlines do not count.
+    #[must_use]
+    pub fn has_ready_work(&self) -> bool {
+        let inner = &*self.0;
+        inner.pollers.was_busy()
+            || inner.tasks.has_ready()
+            || inner.shared.wakes.any()
+            || inner.channels.has_unreferenced()
+            || inner.state.get() == State::Exiting && self.is_unheld()
+            || inner
+                .mailbox
+                .try_borrow()
+                .map_or(true, |mailbox| !mailbox.is_empty())
+    }
+
+    /// The reactor's last look before it sleeps, after it has set its flag: as [`has_ready_work`](Self::has_ready_work)
+    /// negated, ordered against senders and wakers on other cores (see `spdk_ring::mpsc::Receiver::settle`).
+    #[must_use]
+    pub fn settle(&self) -> bool {
+        let inner = &*self.0;
+        let quiet = inner.shared.wakes.settle()
+            && inner
+                .mailbox
+                .try_borrow()
+                .is_ok_and(|mailbox| mailbox.settle());
+        quiet && !self.has_ready_work()
+    }
+
+    /// Whether an active every-turn poller has no wake source, so that the reactor may not sleep longer than its
+    /// latency goal (see [`Poller::set_interrupt_mode`]).
+    #[must_use]
+    pub fn needs_polling(&self) -> bool {
+        self.0.pollers.needs_polling()
+    }
+
+    /// The thread's address for other OS threads.
+    #[must_use]
+    pub fn handle(&self) -> ThreadHandle {
+        ThreadHandle {
+            shared: self.0.shared.clone(),
+        }
+    }
+
+    /// The thread's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.shared.name
+    }
+
+    /// The thread's number, unique in the process.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.shared.id
+    }
+
+    /// Registers a poller (SPDK: `spdk_poller_register`). One that is registered during the poller phase is first
+    /// called in the next turn. A poller that panics is named in the log and unregistered.
+    pub fn register_poller(
+        &self,
+        name: &'static str,
+        period: Period,
+        f: impl FnMut(u64) -> PollResult + 'static,
+    ) -> Poller {
+        Poller::register(self, name, period, Box::new(f))
+    }
+
+    /// Starts a task (an async ULT). It first runs in the task phase that comes next, in the order of starting. The
+    /// memory of finished tasks is reused, so starting one allocates only when more are alive than ever before.
+    ///
+    /// # Errors
+    /// [`SpawnError`] if the thread is exiting or at its bound; the future is dropped then.
+    #[inline]
+    pub fn spawn<T: 'static>(
+        &self,
+        name: &'static str,
+        f: impl Future<Output = T> + 'static,
+    ) -> Result<JoinHandle<T>, SpawnError> {
+        if self.0.state.get() != State::Running {
+            return Err(SpawnError::Exiting);
+        }
+        self.0.tasks.spawn(self, name, f)
+    }
+
+    /// Watches a descriptor for tasks and pollers of this thread; the reactor's epoll serves it.
+    pub fn watch_fd(&self, fd: Rc<OwnedFd>, interest: Interest) -> FdWatch {
+        FdWatch::new(self, fd, interest)
+    }
+
+    /// The thread's channel on a device: made at the first call, shared afterwards (SPDK: `spdk_get_io_channel`).
+    ///
+    /// # Errors
+    /// [`ChannelError`] if the thread is exiting, the device closed, or its constructor failed.
+    pub fn get_io_channel<C: 'static>(
+        &self,
+        device: &IoDevice<C>,
+    ) -> Result<IoChannel<C>, ChannelError> {
+        self.0.channels.get(self, device)
+    }
+
+    /// The tasks that exist, for operators (`keel tasks`).
+    #[must_use]
+    pub fn tasks(&self) -> Vec<TaskInfo> {
+        self.0.tasks.list(self.now())
+    }
+
+    /// The pollers that exist, in the order of registration.
+    #[must_use]
+    pub fn pollers(&self) -> Vec<PollerInfo> {
+        self.0.pollers.list()
+    }
+
+    /// The totals so far.
+    #[must_use]
+    pub fn stats(&self) -> ThreadStats {
+        ThreadStats {
+            spawned: self.0.tasks.spawned(),
+            ..self.0.stats.get()
+        }
+    }
+
+    /// Asks the thread to end (SPDK: `spdk_thread_exit`): no new tasks or channels from now on. It has exited when its
+    /// pollers, tasks, channels and watched descriptors are gone and its mailbox is empty; until then it keeps turning,
+    /// and [`holders`](Self::holders) says what it waits for.
+    pub fn request_exit(&self) {
+        if self.0.state.get() == State::Running {
+            self.0.state.set(State::Exiting);
+        }
+    }
+
+    /// Whether the thread has exited: its mailbox is closed and turns do nothing.
+    #[must_use]
+    pub fn is_exited(&self) -> bool {
+        self.0.state.get() == State::Exited
+    }
+
+    /// Whether nobody has asked the thread to end.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.0.state.get() == State::Running
+    }
+
+    /// What keeps the thread from exiting, one line each.
+    #[must_use]
+    pub fn holders(&self) -> Vec<String> {
+        let inner = &*self.0;
+        if inner.state.get() == State::Exited {
+            return Vec::new();
+        }
+        let mut holders: Vec<String> = inner
+            .pollers
+            .list()
+            .into_iter()
+            .map(|poller| format!("poller {}", poller.name))
+            .collect();
+        for task in inner.tasks.list(self.now()) {
+            if task.state == crate::TaskState::Done {
+                continue;
+            }
+            let age = task.age_ns / 1_000_000;
+            let what = if task.waits_for.is_empty() {
+                format!("{:?}", task.state).to_lowercase()
+            } else {
+                format!("waits for {}", task.waits_for)
+            };
+            holders.push(format!("task {} (age {age} ms, {what})", task.name));
+        }
+        holders.extend(inner.channels.holders());
+        holders.extend(inner.fds.holders());
+        match inner
+            .mailbox
+            .try_borrow()
+            .map_or(0, |mailbox| mailbox.len())
+        {
+            0 => {}
+            1 => holders.push("1 message in the mailbox".to_owned()),
+            n => holders.push(format!("{n} messages in the mailbox")),
+        }
+        holders
+    }
+
+    fn is_unheld(&self) -> bool {
+        let inner = &*self.0;
+        inner.pollers.is_empty()
+            && inner.channels.is_empty()
+            && inner.fds.open() == 0
+            && inner.tasks.unfinished() == 0
+    }
+
+    /// Exits if nothing holds the thread. The mailbox is closed first, so that a sender is either refused or its
+    /// message runs in this last batch; what such a message registers holds the thread again.
+    fn try_exit(&self) {
+        if !self.is_unheld() {
+            return;
+        }
+        let mut mailbox = self.0.mailbox.borrow_mut();
+        if !mailbox.is_empty() {
+            return;
+        }
+        mailbox.close();
+        self.drain(&mut mailbox, usize::MAX);
+        if mailbox.is_empty() && self.is_unheld() {
+            self.0.state.set(State::Exited);
+            tracing::debug!(thread = self.name(), "thread exited");
+        }
+    }
+
+    /// For reactors: gives each pending change of the watched descriptors to `apply`, to be done to epoll before the next wait.
+    pub fn drain_fd_changes(&self, apply: impl FnMut(FdChange)) {
+        self.0.fds.drain_changes(apply);
+    }
+
+    /// For reactors: whether [`drain_fd_changes`](Self::drain_fd_changes) has anything to give.
+    #[must_use]
+    pub fn has_fd_changes(&self) -> bool {
+        self.0.fds.has_changes()
+    }
+
+    /// For reactors: epoll has reported `ready` on a watch. Errors and hang-ups count as both directions, so that the
+    /// user finds them by reading or writing.
+    pub fn fd_ready(&self, id: u32, ready: Interest) {
+        self.0.fds.ready(id, ready);
+    }
+
+    #[inline]
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
+    #[inline]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
+    #[cold]
+    pub(crate) fn report_panic(&self, what: &str, name: &str, text: &str) {
+        let mut stats = self.0.stats.get();
+        stats.panics += 1;
+        self.0.stats.set(stats);
+        tracing::error!(
+            thread = self.name(),
+            what,
+            name,
+            panic = text,
+            "a {what} panicked and was ended: {name}: {text}"
+        );
+    }
+}
+
+impl std::fmt::Debug for Thread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Thread({} {:?}, {:?})",
+            self.id(),
+            self.name(),
+            self.0.state.get()
+        )
+    }
+}
