@@ -9,11 +9,11 @@ use spdk_env::{Uring, UringError};
 use spdk_thread::Thread;
 use uuid::Uuid;
 
+use crate::OpenError;
 use crate::io_threads::IoThreads;
 use crate::open::{self, Engine, FileOptions, OpenFile};
 use crate::thread_channel::ThreadChannel;
 use crate::uring_channel::UringChannel;
-use crate::OpenError;
 
 /// Bytes of the largest read or write.
 const MAX_IO: u32 = 16 << 20;
@@ -38,14 +38,28 @@ impl FileBdev {
         let file = Arc::new(open::open(path, options)?);
         let threads = match choose(&name, path, options)? {
             Engine::Threads => {
-                let started = IoThreads::start(Arc::clone(&file), Arc::clone(&name), options.io_threads.clamp(1, 256));
+                let started = IoThreads::start(
+                    Arc::clone(&file),
+                    Arc::clone(&name),
+                    options.io_threads.clamp(1, 256),
+                );
                 let step = "starting I/O threads";
-                Some(Arc::new(started.map_err(|source| OpenError::System { path: path.into(), step, source })?))
+                Some(Arc::new(started.map_err(|source| OpenError::System {
+                    path: path.into(),
+                    step,
+                    source,
+                })?))
             }
             Engine::Auto | Engine::IoUring => None,
         };
         let geometry = geometry(&file, options);
-        Ok(FileBdev { name, file, geometry, queue_depth: options.queue_depth.clamp(1, 16_384), threads })
+        Ok(FileBdev {
+            name,
+            file,
+            geometry,
+            queue_depth: options.queue_depth.clamp(1, 16_384),
+            threads,
+        })
     }
 
     /// The file.
@@ -63,7 +77,11 @@ impl FileBdev {
     /// Who moves the bytes: never [`Engine::Auto`].
     #[must_use]
     pub fn engine(&self) -> Engine {
-        if self.threads.is_some() { Engine::Threads } else { Engine::IoUring }
+        if self.threads.is_some() {
+            Engine::Threads
+        } else {
+            Engine::IoUring
+        }
     }
 }
 
@@ -81,13 +99,20 @@ fn choose(name: &str, path: &Path, options: &FileOptions) -> Result<Engine, Open
             tracing::warn!(device = name, %why, "falling back to {} I/O threads", options.io_threads);
             Ok(Engine::Threads)
         }
-        Err(source) => Err(OpenError::NoUring { path: path.into(), source }),
+        Err(source) => Err(OpenError::NoUring {
+            path: path.into(),
+            source,
+        }),
     }
 }
 
 fn geometry(file: &OpenFile, options: &FileOptions) -> Geometry {
     let block_size = options.block_size;
-    let mut supports = if options.read_only { OpSet::READ_ONLY } else { OpSet::ALL };
+    let mut supports = if options.read_only {
+        OpSet::READ_ONLY
+    } else {
+        OpSet::ALL
+    };
     if !file.can_punch {
         supports = supports.without(Op::Unmap);
     }
@@ -110,7 +135,11 @@ impl Bdev for FileBdev {
     /// Made from the device and inode numbers: the same for as long as the file exists.
     fn uuid(&self) -> Uuid {
         let stat = &self.file.stat;
-        let (device, inode) = if self.file.is_block_device { (stat.st_rdev, 0) } else { (stat.st_dev, stat.st_ino) };
+        let (device, inode) = if self.file.is_block_device {
+            (stat.st_rdev, 0)
+        } else {
+            (stat.st_dev, stat.st_ino)
+        };
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&device.to_be_bytes());
         bytes[8..].copy_from_slice(&inode.to_be_bytes());
@@ -133,9 +162,13 @@ impl Bdev for FileBdev {
             Some(threads) => ThreadChannel::new(Arc::clone(threads), self.queue_depth)
                 .map(|channel| Box::new(channel) as Box<dyn BdevChannel>)
                 .map_err(|why| BdevError::channel(&self.name, why.to_string())),
-            None => UringChannel::new(Arc::clone(&self.file), Arc::clone(&self.name), self.queue_depth)
-                .map(|channel| Box::new(channel) as Box<dyn BdevChannel>)
-                .map_err(|why| BdevError::channel(&self.name, why.to_string())),
+            None => UringChannel::new(
+                Arc::clone(&self.file),
+                Arc::clone(&self.name),
+                self.queue_depth,
+            )
+            .map(|channel| Box::new(channel) as Box<dyn BdevChannel>)
+            .map_err(|why| BdevError::channel(&self.name, why.to_string())),
         }
     }
 }

@@ -42,7 +42,10 @@ pub(crate) struct Mailbox {
 
 impl Mailbox {
     pub(crate) fn new(bell: OwnedFd) -> Mailbox {
-        Mailbox { finished: Mutex::default(), bell }
+        Mailbox {
+            finished: Mutex::default(),
+            bell,
+        }
     }
 
     /// Moves everything finished into `into`, which is empty; the two vectors change places and keep their memory.
@@ -65,9 +68,21 @@ impl Mailbox {
 }
 
 impl IoThreads {
-    pub(crate) fn start(file: Arc<OpenFile>, device: Arc<str>, count: u32) -> io::Result<IoThreads> {
-        let shared = Arc::new(Shared { file, device, queue: Mutex::default(), arrived: Condvar::new() });
-        let mut threads = IoThreads { shared, workers: Vec::new() };
+    pub(crate) fn start(
+        file: Arc<OpenFile>,
+        device: Arc<str>,
+        count: u32,
+    ) -> io::Result<IoThreads> {
+        let shared = Arc::new(Shared {
+            file,
+            device,
+            queue: Mutex::default(),
+            arrived: Condvar::new(),
+        });
+        let mut threads = IoThreads {
+            shared,
+            workers: Vec::new(),
+        };
         for number in 0..count.max(1) {
             let shared = Arc::clone(&threads.shared);
             let builder = std::thread::Builder::new().name(format!("keel_file_{number}"));
@@ -109,7 +124,10 @@ impl Shared {
                 if queue.stopping {
                     return;
                 }
-                queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                queue = self
+                    .arrived
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner);
             };
             drop(queue);
             let result = self.run(&mut io.request);
@@ -122,7 +140,9 @@ impl Shared {
         match self.transfer(request) {
             Ok(true) => Ok(()),
             Ok(false) => Err(self.file.stalled(&self.device, request)),
-            Err(errno) => Err(self.file.failed(&self.device, request, errno.raw_os_error())),
+            Err(errno) => Err(self
+                .file
+                .failed(&self.device, request, errno.raw_os_error())),
         }
     }
 
@@ -133,11 +153,17 @@ impl Shared {
         match (request.op, &mut request.buf) {
             (Op::Read, Some(buf)) => {
                 let data = &mut buf.as_mut_slice()[..len as usize];
-                all(len, |done| rustix::io::pread(fd, &mut data[done as usize..], offset + done))
+                all(len, |done| {
+                    rustix::io::pread(fd, &mut data[done as usize..], offset + done)
+                })
             }
             (Op::Write, Some(buf)) => {
                 let data = &buf.as_slice()[..len as usize];
-                let flags = if request.fua { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
+                let flags = if request.fua {
+                    ReadWriteFlags::DSYNC
+                } else {
+                    ReadWriteFlags::empty()
+                };
                 all(len, |done| {
                     let rest = [io::IoSlice::new(&data[done as usize..])];
                     rustix::io::pwritev2(fd, &rest, offset + done, flags)
@@ -145,7 +171,12 @@ impl Shared {
             }
             (Op::WriteZeroes, _) => self.zero(offset, len),
             (Op::Unmap, _) => {
-                match rustix::fs::fallocate(fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
+                match rustix::fs::fallocate(
+                    fd,
+                    FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+                    offset,
+                    len,
+                ) {
                     // A hint that a block device cannot take: nothing is lost by ignoring it.
                     Err(Errno::OPNOTSUPP) => Ok(true),
                     other => other.map(|()| true),

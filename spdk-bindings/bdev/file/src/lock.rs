@@ -38,7 +38,11 @@ impl fmt::Display for Holder {
 ///
 /// `Err(None)` when file locks do not work there at all; the caller decides.
 pub(crate) fn take(file: impl AsFd, stat: &Stat, exclusive: bool) -> Result<(), Option<Holder>> {
-    let how = if exclusive { FlockOperation::NonBlockingLockExclusive } else { FlockOperation::NonBlockingLockShared };
+    let how = if exclusive {
+        FlockOperation::NonBlockingLockExclusive
+    } else {
+        FlockOperation::NonBlockingLockShared
+    };
     match flock(file, how) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Some(find_holder(stat))),
@@ -50,7 +54,10 @@ fn find_holder(stat: &Stat) -> Holder {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let pid = holder_in(&locks, major(stat.st_dev), minor(stat.st_dev), stat.st_ino);
     let command = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok());
-    Holder { pid, command: command.map(|comm| comm.trim().to_owned()) }
+    Holder {
+        pid,
+        command: command.map(|comm| comm.trim().to_owned()),
+    }
 }
 
 /// Finds the owner of a `flock` in the text of `/proc/locks`. Some file systems (btrfs) show another device number there
@@ -66,7 +73,11 @@ fn holder_in(locks: &str, major: u32, minor: u32, inode: u64) -> Option<u32> {
                 return None;
             }
             let (pid, at) = (words.nth(2)?, words.next()?);
-            if place(at) { pid.parse().ok().filter(|pid| *pid > 0) } else { None }
+            if place(at) {
+                pid.parse().ok().filter(|pid| *pid > 0)
+            } else {
+                None
+            }
         })
     };
     owners(&|at| at == exact).or_else(|| owners(&|at| at.ends_with(&any_device)))
@@ -76,7 +87,10 @@ fn holder_in(locks: &str, major: u32, minor: u32, inode: u64) -> Option<u32> {
 pub(crate) fn mounted_at(path: &Path) -> String {
     let number = rustix::fs::stat(path).map(|stat| (major(stat.st_rdev), minor(stat.st_rdev)));
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    match number.ok().and_then(|(major, minor)| mount_in(&mounts, &format!("{major}:{minor}"))) {
+    match number
+        .ok()
+        .and_then(|(major, minor)| mount_in(&mounts, &format!("{major}:{minor}")))
+    {
         Some(place) => format!("mounted at {place}"),
         None => "mounted, or claimed by another program".to_owned(),
     }
@@ -86,7 +100,11 @@ fn mount_in<'a>(mounts: &'a str, device: &str) -> Option<&'a str> {
     // 36 35 98:0 /mnt1 /mnt2 rw,noatime ...: the third word is the device, the fifth the place.
     mounts.lines().find_map(|line| {
         let mut words = line.split_whitespace().skip(2);
-        if words.next()? == device { words.nth(1) } else { None }
+        if words.next()? == device {
+            words.nth(1)
+        } else {
+            None
+        }
     })
 }
 
@@ -114,8 +132,16 @@ mod tests {
     fn the_holder_is_the_flock_on_the_same_inode() {
         assert_eq!(holder_in(LOCKS, 0xfe, 0, 77), Some(33));
         assert_eq!(holder_in(LOCKS, 0xfd, 1, 77), Some(22));
-        assert_eq!(holder_in(LOCKS, 0xfe, 0, 88), None, "pid 0: another pid namespace");
-        assert_eq!(holder_in(LOCKS, 0x12, 3, 99), Some(55), "device numbers may differ");
+        assert_eq!(
+            holder_in(LOCKS, 0xfe, 0, 88),
+            None,
+            "pid 0: another pid namespace"
+        );
+        assert_eq!(
+            holder_in(LOCKS, 0x12, 3, 99),
+            Some(55),
+            "device numbers may differ"
+        );
         assert_eq!(holder_in(LOCKS, 0xfe, 0, 7), None);
         assert_eq!(holder_in("", 0xfe, 0, 7), None);
     }
@@ -123,9 +149,21 @@ mod tests {
     #[test]
     fn holders_are_named_as_well_as_can_be() {
         let own = std::process::id();
-        let show = |pid, command: Option<&str>| Holder { pid, command: command.map(str::to_owned) }.to_string();
-        assert_eq!(show(Some(own), Some("x")), format!("this process (pid {own})"));
-        assert_eq!(show(Some(1), Some("keel-engine")), "process 1 (keel-engine)");
+        let show = |pid, command: Option<&str>| {
+            Holder {
+                pid,
+                command: command.map(str::to_owned),
+            }
+            .to_string()
+        };
+        assert_eq!(
+            show(Some(own), Some("x")),
+            format!("this process (pid {own})")
+        );
+        assert_eq!(
+            show(Some(1), Some("keel-engine")),
+            "process 1 (keel-engine)"
+        );
         assert_eq!(show(Some(1), None), "process 1");
         assert_eq!(show(None, None), "another process that this one cannot see");
     }

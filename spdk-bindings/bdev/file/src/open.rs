@@ -94,14 +94,21 @@ impl OpenFile {
             Errno::IO => "; the disk under it reports a fault: see the kernel log",
             _ => "",
         };
-        let why = format!("`{}`: {}{cure}", self.path.display(), io::Error::from_raw_os_error(errno));
+        let why = format!(
+            "`{}`: {}{cure}",
+            self.path.display(),
+            io::Error::from_raw_os_error(errno)
+        );
         BdevError::io(device, request, why, Some(errno))
     }
 
     /// The error of a read or write that moved nothing.
     #[cold]
     pub(crate) fn stalled(&self, device: &str, request: &Request) -> BdevError {
-        let why = format!("`{}` ends before this block: it was truncated while open", self.path.display());
+        let why = format!(
+            "`{}` ends before this block: it was truncated while open",
+            self.path.display()
+        );
         BdevError::io(device, request, why, None)
     }
 
@@ -122,7 +129,11 @@ impl OpenFile {
 /// Opens `path`.
 pub(crate) fn open(path: &Path, options: &FileOptions) -> Result<OpenFile, OpenError> {
     let block_size = options.block_size;
-    let impossible = |why: &str| OpenError::BlockSize { path: path.into(), block_size, why: why.into() };
+    let impossible = |why: &str| OpenError::BlockSize {
+        path: path.into(),
+        block_size,
+        why: why.into(),
+    };
     if !block_size.is_power_of_two() || !(512..=65_536).contains(&block_size) {
         return Err(impossible("it must be a power of two from 512 to 65536"));
     }
@@ -139,13 +150,26 @@ pub(crate) fn open(path: &Path, options: &FileOptions) -> Result<OpenFile, OpenE
 }
 
 fn check(path: &Path, options: &FileOptions, fd: OwnedFd) -> Result<OpenFile, OpenError> {
-    let system = |step| move |errno: Errno| OpenError::System { path: path.into(), step, source: errno.into() };
+    let system = |step| {
+        move |errno: Errno| OpenError::System {
+            path: path.into(),
+            step,
+            source: errno.into(),
+        }
+    };
     let stat = rustix::fs::fstat(&fd).map_err(system("fstat"))?;
     let is_block_device = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
     match lock::take(&fd, &stat, !options.read_only) {
         Ok(()) => {}
-        Err(Some(holder)) => return Err(OpenError::Locked { path: path.into(), holder }),
-        Err(None) => tracing::warn!(path = %path.display(), "no file locks here: nothing keeps a second engine away"),
+        Err(Some(holder)) => {
+            return Err(OpenError::Locked {
+                path: path.into(),
+                holder,
+            });
+        }
+        Err(None) => {
+            tracing::warn!(path = %path.display(), "no file locks here: nothing keeps a second engine away")
+        }
     }
     let mut size = rustix::fs::seek(&fd, SeekFrom::End(0)).map_err(system("seek to the end"))?;
     if let Some(wanted) = options.create_size {
@@ -153,7 +177,11 @@ fn check(path: &Path, options: &FileOptions, fd: OwnedFd) -> Result<OpenFile, Op
             grow(path, &fd, wanted)?;
             size = wanted;
         } else if size != wanted {
-            return Err(OpenError::SizeDiffers { path: path.into(), size, wanted });
+            return Err(OpenError::SizeDiffers {
+                path: path.into(),
+                size,
+                wanted,
+            });
         }
     }
     check_size(path, size, options.block_size)?;
@@ -161,11 +189,16 @@ fn check(path: &Path, options: &FileOptions, fd: OwnedFd) -> Result<OpenFile, Op
         let logical = rustix::fs::ioctl_blksszget(&fd).map_err(system("BLKSSZGET"))?;
         if options.block_size % logical != 0 {
             let why = format!("the device's logical blocks have {logical} bytes");
-            return Err(OpenError::BlockSize { path: path.into(), block_size: options.block_size, why });
+            return Err(OpenError::BlockSize {
+                path: path.into(),
+                block_size: options.block_size,
+                why,
+            });
         }
     }
     let direct = settle_direct(path, &fd, options.block_size);
-    let can_punch = !options.read_only && (is_block_device || punches(&fd, size, options.block_size));
+    let can_punch =
+        !options.read_only && (is_block_device || punches(&fd, size, options.block_size));
     Ok(OpenFile {
         fd,
         path: path.to_owned(),
@@ -182,23 +215,41 @@ fn check(path: &Path, options: &FileOptions, fd: OwnedFd) -> Result<OpenFile, Op
 
 fn check_size(path: &Path, size: u64, block_size: u32) -> Result<(), OpenError> {
     if size < u64::from(block_size) {
-        return Err(OpenError::TooSmall { path: path.into(), size, block_size });
+        return Err(OpenError::TooSmall {
+            path: path.into(),
+            size,
+            block_size,
+        });
     }
     if !size.is_multiple_of(u64::from(block_size)) {
-        return Err(OpenError::Unaligned { path: path.into(), size, block_size });
+        return Err(OpenError::Unaligned {
+            path: path.into(),
+            size,
+            block_size,
+        });
     }
     Ok(())
 }
 
 /// The descriptor, and whether the file was made by this call.
 fn open_or_create(path: &Path, options: &FileOptions) -> Result<(OwnedFd, bool), OpenError> {
-    let mut flags = OFlags::CLOEXEC | if options.read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    let mut flags = OFlags::CLOEXEC
+        | if options.read_only {
+            OFlags::RDONLY
+        } else {
+            OFlags::RDWR
+        };
     // A look before opening: to open a pipe waits, to open a tape rewinds it.
     match fs::metadata(path) {
         Ok(meta) => match file_type(&meta) {
             FileType::RegularFile => {}
             FileType::BlockDevice => flags |= OFlags::EXCL,
-            other => return Err(OpenError::NotAFile { path: path.into(), what: describe(other) }),
+            other => {
+                return Err(OpenError::NotAFile {
+                    path: path.into(),
+                    what: describe(other),
+                });
+            }
         },
         Err(missing) if missing.kind() == io::ErrorKind::NotFound && !options.read_only => {
             if options.create_size.is_none() {
@@ -210,9 +261,17 @@ fn open_or_create(path: &Path, options: &FileOptions) -> Result<(OwnedFd, bool),
                 errno => refused(path, errno, options),
             });
         }
-        Err(source) => return Err(refused(path, Errno::from_io_error(&source).unwrap_or(Errno::IO), options)),
+        Err(source) => {
+            return Err(refused(
+                path,
+                Errno::from_io_error(&source).unwrap_or(Errno::IO),
+                options,
+            ));
+        }
     }
-    open_with(path, flags).map(|fd| (fd, false)).map_err(|errno| refused(path, errno, options))
+    open_with(path, flags)
+        .map(|fd| (fd, false))
+        .map_err(|errno| refused(path, errno, options))
 }
 
 /// With `O_DIRECT`, or without where the file system refuses it.
@@ -232,9 +291,16 @@ fn refused(path: &Path, errno: Errno, options: &FileOptions) -> OpenError {
     let path = path.to_owned();
     match errno {
         Errno::NOENT => OpenError::Missing { path },
-        Errno::ISDIR => OpenError::NotAFile { path, what: "a directory" },
+        Errno::ISDIR => OpenError::NotAFile {
+            path,
+            what: "a directory",
+        },
         Errno::ACCESS | Errno::PERM => {
-            let access = if options.read_only { "reading" } else { "reading and writing" };
+            let access = if options.read_only {
+                "reading"
+            } else {
+                "reading and writing"
+            };
             OpenError::Denied { path, access }
         }
         Errno::ROFS => OpenError::ReadOnlyFileSystem { path },
@@ -242,7 +308,11 @@ fn refused(path: &Path, errno: Errno, options: &FileOptions) -> OpenError {
             let by = lock::mounted_at(&path);
             OpenError::Busy { path, by }
         }
-        errno => OpenError::System { path, step: "open", source: errno.into() },
+        errno => OpenError::System {
+            path,
+            step: "open",
+            source: errno.into(),
+        },
     }
 }
 
@@ -263,12 +333,26 @@ fn describe(kind: FileType) -> &'static str {
 
 /// Gives an empty file its size, durably.
 fn grow(path: &Path, fd: &OwnedFd, size: u64) -> Result<(), OpenError> {
-    let system = |step| move |errno: Errno| OpenError::System { path: path.into(), step, source: errno.into() };
+    let system = |step| {
+        move |errno: Errno| OpenError::System {
+            path: path.into(),
+            step,
+            source: errno.into(),
+        }
+    };
     rustix::fs::ftruncate(fd, size).map_err(system("setting its size"))?;
     rustix::fs::fsync(fd).map_err(system("fsync"))?;
     if let Some(parent) = path.parent() {
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        let dir = rustix::fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let parent = if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
+        };
+        let dir = rustix::fs::open(
+            parent,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
         let synced = dir.and_then(rustix::fs::fsync);
         synced.map_err(system("fsync of its directory"))?;
     }
@@ -279,14 +363,17 @@ fn grow(path: &Path, fd: &OwnedFd, size: u64) -> Result<(), OpenError> {
 /// Whether I/O goes straight to the disk. Where `O_DIRECT` was accepted but cannot do blocks of this size, it is taken off
 /// again.
 fn settle_direct(path: &Path, fd: &OwnedFd, block_size: u32) -> bool {
-    let Ok(flags) = rustix::fs::fcntl_getfl(fd) else { return false };
+    let Ok(flags) = rustix::fs::fcntl_getfl(fd) else {
+        return false;
+    };
     let mut direct = flags.contains(OFlags::DIRECT);
     if direct
         && let Ok(info) = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)
         && StatxFlags::from_bits_retain(info.stx_mask).contains(StatxFlags::DIOALIGN)
     {
         let (memory, offset) = (info.stx_dio_mem_align, info.stx_dio_offset_align);
-        direct = offset != 0 && block_size.is_multiple_of(offset) && memory <= spdk_env::PAGE as u32;
+        direct =
+            offset != 0 && block_size.is_multiple_of(offset) && memory <= spdk_env::PAGE as u32;
         if !direct && rustix::fs::fcntl_setfl(fd, flags - OFlags::DIRECT).is_err() {
             direct = true;
         }

@@ -23,7 +23,13 @@ impl ThreadChannel {
         let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let wake = Rc::new(bell.try_clone()?);
         let mailbox = Arc::new(Mailbox::new(bell));
-        Ok(ThreadChannel { threads, mailbox, capacity, wake, finished: Vec::new() })
+        Ok(ThreadChannel {
+            threads,
+            mailbox,
+            capacity,
+            wake,
+            finished: Vec::new(),
+        })
     }
 }
 

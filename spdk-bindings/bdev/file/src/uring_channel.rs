@@ -47,11 +47,18 @@ enum Next {
 }
 
 impl UringChannel {
-    pub(crate) fn new(file: Arc<OpenFile>, device: Arc<str>, depth: u32) -> Result<UringChannel, UringError> {
+    pub(crate) fn new(
+        file: Arc<OpenFile>,
+        device: Arc<str>,
+        depth: u32,
+    ) -> Result<UringChannel, UringError> {
         let uring = Uring::new(depth, &[file.fd.as_fd()])?;
         let wake = uring.wake_fd().ok().map(Rc::new);
         if wake.is_none() {
-            tracing::warn!(device = &*device, "no descriptor left to wake a sleeping reactor with: it will poll");
+            tracing::warn!(
+                device = &*device,
+                "no descriptor left to wake a sleeping reactor with: it will poll"
+            );
         }
         Ok(UringChannel {
             uring,
@@ -67,37 +74,80 @@ impl UringChannel {
 
     /// Gives the rest of a job to the ring. `buf` is the request's buffer.
     fn start(&mut self, number: u32, buf: Option<DmaBuf>) {
-        let Some(job) = &mut self.jobs[number as usize] else { return };
+        let Some(job) = &mut self.jobs[number as usize] else {
+            return;
+        };
         let (offset, len) = self.file.range(&job.io.request);
         let (offset, rest) = (offset + job.moved, len - job.moved);
         // The layer bounds a read or write by 1 GiB.
         let (at, rest32) = (job.moved as u32, u32::try_from(rest).unwrap_or(u32::MAX));
         let dsync = job.io.request.fua;
         let (op, buf) = match job.io.request.op {
-            Op::Read => (UringOp::Read { offset, at, len: rest32 }, buf),
-            Op::Write => (UringOp::Write { offset, at, len: rest32, dsync }, buf),
+            Op::Read => (
+                UringOp::Read {
+                    offset,
+                    at,
+                    len: rest32,
+                },
+                buf,
+            ),
+            Op::Write => (
+                UringOp::Write {
+                    offset,
+                    at,
+                    len: rest32,
+                    dsync,
+                },
+                buf,
+            ),
             Op::Flush => (UringOp::Fdatasync, None),
             Op::Unmap => {
                 let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                (UringOp::Fallocate { mode: mode.bits(), offset, len: rest }, None)
+                (
+                    UringOp::Fallocate {
+                        mode: mode.bits(),
+                        offset,
+                        len: rest,
+                    },
+                    None,
+                )
             }
             Op::WriteZeroes => match job.zeroes.take() {
                 Some(zeroes) => {
                     let len = rest.min(zeroes.len() as u64) as u32;
-                    (UringOp::Write { offset, at: 0, len, dsync: false }, Some(zeroes))
+                    (
+                        UringOp::Write {
+                            offset,
+                            at: 0,
+                            len,
+                            dsync: false,
+                        },
+                        Some(zeroes),
+                    )
                 }
                 None => {
                     let mode = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
-                    (UringOp::Fallocate { mode: mode.bits(), offset, len: rest }, None)
+                    (
+                        UringOp::Fallocate {
+                            mode: mode.bits(),
+                            offset,
+                            len: rest,
+                        },
+                        None,
+                    )
                 }
             },
         };
         if let Err(buf) = self.uring.submit(op, FILE, buf, u64::from(number)) {
             // There are as many jobs as places in the ring, so it has stopped taking entries.
-            let Some(Job { mut io, .. }) = self.jobs[number as usize].take() else { return };
+            let Some(Job { mut io, .. }) = self.jobs[number as usize].take() else {
+                return;
+            };
             self.free.push(number);
             io.request.buf = io.request.buf.take().or(buf);
-            let error = self.file.failed(&self.device, &io.request, Errno::AGAIN.raw_os_error());
+            let error = self
+                .file
+                .failed(&self.device, &io.request, Errno::AGAIN.raw_os_error());
             self.refused.push((io, error));
         }
     }
@@ -116,7 +166,11 @@ impl UringChannel {
             return Next::Done(Err(file.stalled(device, request)));
         }
         job.moved += u64::from(bytes);
-        if job.moved < file.range(request).1 { Next::Again } else { Next::Done(Ok(())) }
+        if job.moved < file.range(request).1 {
+            Next::Again
+        } else {
+            Next::Done(Ok(()))
+        }
     }
 
     #[cold]
@@ -152,14 +206,29 @@ impl BdevChannel for UringChannel {
         }
         let Some(number) = self.free.pop() else {
             debug_assert!(false, "the layer exceeded the channel's capacity");
-            let error = self.file.failed(&self.device, &io.request, Errno::AGAIN.raw_os_error());
+            let error = self
+                .file
+                .failed(&self.device, &io.request, Errno::AGAIN.raw_os_error());
             self.refused.push((io, error));
             return;
         };
-        let buf = if io.request.op.has_data() { io.request.buf.take() } else { None };
-        let by_hand = io.request.op == Op::WriteZeroes && self.file.no_zero_range.load(Ordering::Relaxed);
-        let zeroes = if by_hand { zeroes(self.file.range(&io.request).1) } else { None };
-        self.jobs[number as usize] = Some(Job { io, moved: 0, zeroes });
+        let buf = if io.request.op.has_data() {
+            io.request.buf.take()
+        } else {
+            None
+        };
+        let by_hand =
+            io.request.op == Op::WriteZeroes && self.file.no_zero_range.load(Ordering::Relaxed);
+        let zeroes = if by_hand {
+            zeroes(self.file.range(&io.request).1)
+        } else {
+            None
+        };
+        self.jobs[number as usize] = Some(Job {
+            io,
+            moved: 0,
+            zeroes,
+        });
         self.start(number, buf);
     }
 
@@ -171,9 +240,19 @@ impl BdevChannel for UringChannel {
         for (io, error) in self.refused.drain(..) {
             done.complete(io, Err(error));
         }
-        let UringChannel { uring, file, device, jobs, free, again, .. } = self;
+        let UringChannel {
+            uring,
+            file,
+            device,
+            jobs,
+            free,
+            again,
+            ..
+        } = self;
         uring.reap(|number, result, buf| {
-            let Some(job) = jobs.get_mut(number as usize).and_then(Option::as_mut) else { return };
+            let Some(job) = jobs.get_mut(number as usize).and_then(Option::as_mut) else {
+                return;
+            };
             let writes_zeroes = job.io.request.op == Op::WriteZeroes;
             if writes_zeroes {
                 job.zeroes = buf;
@@ -192,7 +271,11 @@ impl BdevChannel for UringChannel {
         });
         while let Some(number) = self.again.pop() {
             let buf = self.jobs[number as usize].as_mut().and_then(|job| {
-                if job.io.request.op.has_data() { job.io.request.buf.take() } else { None }
+                if job.io.request.op.has_data() {
+                    job.io.request.buf.take()
+                } else {
+                    None
+                }
             });
             self.start(number, buf);
         }

@@ -12,7 +12,9 @@ use crate::health::Counters;
 use crate::operation::{Operation, Operations};
 use crate::queue::{Limits, Ring};
 use crate::registry::{Entry, Mode, Opened};
-use crate::{BdevChannel, BdevError, BdevErrorKind, CompletionSink, DeviceIo, Geometry, IoQueue, Request};
+use crate::{
+    BdevChannel, BdevError, BdevErrorKind, CompletionSink, DeviceIo, Geometry, IoQueue, Request,
+};
 
 /// Futures of one channel that are at the device at once; more wait in line.
 const MAX_OPERATIONS: u32 = 256;
@@ -49,7 +51,9 @@ impl Core {
         let device = entry.bdev.create_channel(thread)?;
         let capacity = device.capacity();
         let depth = MAX_OPERATIONS.min(capacity / 2).max(1);
-        let watch = device.wake_fd().map(|fd| thread.watch_fd(fd, Interest::READABLE));
+        let watch = device
+            .wake_fd()
+            .map(|fd| thread.watch_fd(fd, Interest::READABLE));
         let futures = Ring::new(depth);
         let core = Rc::new(Core {
             name: Arc::clone(&entry.name),
@@ -141,7 +145,11 @@ impl Core {
                 self.set_interrupt_mode(interrupt);
             }
         }
-        if done > 0 { PollResult::Busy } else { PollResult::Idle }
+        if done > 0 {
+            PollResult::Busy
+        } else {
+            PollResult::Idle
+        }
     }
 
     #[inline]
@@ -184,7 +192,11 @@ impl Core {
     }
 
     fn free_route(&self, route: usize) {
-        let ring = self.rings.borrow_mut().get_mut(route).and_then(Option::take);
+        let ring = self
+            .rings
+            .borrow_mut()
+            .get_mut(route)
+            .and_then(Option::take);
         if let Some(ring) = ring {
             self.reserved.set(self.reserved.get() - ring.depth());
         }
@@ -194,7 +206,13 @@ impl Core {
         let free = self.capacity.saturating_sub(self.reserved.get());
         if depth == 0 || depth > free {
             let (device, capacity) = (self.name().to_owned(), self.capacity);
-            return Err(BdevErrorKind::QueueDepth { device, asked: depth, free, capacity }.into());
+            return Err(BdevErrorKind::QueueDepth {
+                device,
+                asked: depth,
+                free,
+                capacity,
+            }
+            .into());
         }
         self.reserved.set(self.reserved.get() + depth);
         let ring = Ring::new(depth);
@@ -257,8 +275,12 @@ impl Drop for ChannelCore {
 
 pub(crate) fn io_device(name: &str, entry: Weak<Entry>) -> IoDevice<ChannelCore> {
     IoDevice::new(name, move |thread: &Thread| {
-        let Some(entry) = entry.upgrade() else { return Err("the device is gone".to_owned()) };
-        Core::start(&entry, thread).map(ChannelCore).map_err(|why| why.to_string())
+        let Some(entry) = entry.upgrade() else {
+            return Err("the device is gone".to_owned());
+        };
+        Core::start(&entry, thread)
+            .map(ChannelCore)
+            .map_err(|why| why.to_string())
     })
 }
 
@@ -308,7 +330,13 @@ impl Channel {
     /// [`BdevErrorKind::QueueDepth`] when the device's channel cannot carry that many more, or for 0.
     pub fn queue(&self, depth: u32) -> Result<IoQueue, BdevError> {
         let (ring, route) = self.core().reserve(depth)?;
-        Ok(IoQueue::new(self.clone(), Rc::clone(self.core()), ring, route, self.limits))
+        Ok(IoQueue::new(
+            self.clone(),
+            Rc::clone(self.core()),
+            ring,
+            route,
+            self.limits,
+        ))
     }
 
     async fn run(&self, request: Request) -> (Result<(), BdevError>, Option<DmaBuf>) {
@@ -316,14 +344,30 @@ impl Channel {
     }
 
     /// Reads `blocks` blocks from `lba` into `buf`, which comes back in any case.
-    pub async fn read(&self, lba: u64, blocks: u32, buf: DmaBuf) -> (Result<(), BdevError>, DmaBuf) {
+    pub async fn read(
+        &self,
+        lba: u64,
+        blocks: u32,
+        buf: DmaBuf,
+    ) -> (Result<(), BdevError>, DmaBuf) {
         let (result, buf) = self.run(Request::read(lba, blocks, buf)).await;
         (result, buf.unwrap_or_else(DmaBuf::empty))
     }
 
     /// Writes `blocks` blocks of `buf` to `lba`; with `fua` durable before it completes. The buffer comes back in any case.
-    pub async fn write(&self, lba: u64, blocks: u32, buf: DmaBuf, fua: bool) -> (Result<(), BdevError>, DmaBuf) {
-        let (result, buf) = self.run(Request { fua, ..Request::write(lba, blocks, buf) }).await;
+    pub async fn write(
+        &self,
+        lba: u64,
+        blocks: u32,
+        buf: DmaBuf,
+        fua: bool,
+    ) -> (Result<(), BdevError>, DmaBuf) {
+        let (result, buf) = self
+            .run(Request {
+                fua,
+                ..Request::write(lba, blocks, buf)
+            })
+            .await;
         (result, buf.unwrap_or_else(DmaBuf::empty))
     }
 

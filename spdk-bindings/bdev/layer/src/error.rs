@@ -36,7 +36,9 @@ pub enum BdevErrorKind {
         why: String,
     },
     /// A second writer.
-    #[error("block device `{name}` is open for writing by `{holder}`: close it there or open it read-only")]
+    #[error(
+        "block device `{name}` is open for writing by `{holder}`: close it there or open it read-only"
+    )]
     HasWriter {
         /// The device.
         name: String,
@@ -66,7 +68,9 @@ pub enum BdevErrorKind {
         why: String,
     },
     /// More queues than the channel can carry.
-    #[error("a queue of depth {asked} does not fit on the channel of `{device}`: {free} of its {capacity} I/Os are free")]
+    #[error(
+        "a queue of depth {asked} does not fit on the channel of `{device}`: {free} of its {capacity} I/Os are free"
+    )]
     QueueDepth {
         /// The device.
         device: String,
@@ -128,16 +132,33 @@ impl BdevError {
     /// A failed I/O, for devices.
     #[cold]
     #[must_use]
-    pub fn io(device: &str, request: &Request, why: impl Into<String>, errno: Option<i32>) -> BdevError {
+    pub fn io(
+        device: &str,
+        request: &Request,
+        why: impl Into<String>,
+        errno: Option<i32>,
+    ) -> BdevError {
         let (op, lba, blocks) = (request.op, request.lba, request.blocks);
-        BdevErrorKind::Io { device: device.to_owned(), op, lba, blocks, why: why.into(), errno }.into()
+        BdevErrorKind::Io {
+            device: device.to_owned(),
+            op,
+            lba,
+            blocks,
+            why: why.into(),
+            errno,
+        }
+        .into()
     }
 
     /// A channel that could not be made, for devices.
     #[cold]
     #[must_use]
     pub fn channel(device: &str, why: impl Into<String>) -> BdevError {
-        BdevErrorKind::Channel { device: device.to_owned(), why: why.into() }.into()
+        BdevErrorKind::Channel {
+            device: device.to_owned(),
+            why: why.into(),
+        }
+        .into()
     }
 }
 
@@ -225,15 +246,37 @@ impl Rejected {
     /// The error to report, with the buffer apart.
     #[cold]
     pub fn into_error(self, device: &str) -> (BdevError, Option<spdk_env::DmaBuf>) {
-        let Request { op, lba, blocks, buf, .. } = self.request;
-        (BdevErrorKind::Rejected { device: device.to_owned(), op, lba, blocks, why: self.why }.into(), buf)
+        let Request {
+            op,
+            lba,
+            blocks,
+            buf,
+            ..
+        } = self.request;
+        (
+            BdevErrorKind::Rejected {
+                device: device.to_owned(),
+                op,
+                lba,
+                blocks,
+                why: self.why,
+            }
+            .into(),
+            buf,
+        )
     }
 }
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Request { op, lba, blocks, .. } = &self.request;
-        write!(f, "{op} of {blocks} blocks at lba {lba} rejected: {}", self.why)
+        let Request {
+            op, lba, blocks, ..
+        } = &self.request;
+        write!(
+            f,
+            "{op} of {blocks} blocks at lba {lba} rejected: {}",
+            self.why
+        )
     }
 }
 

@@ -48,20 +48,32 @@ impl Geometry {
     /// The first broken rule.
     pub fn check(&self) -> Result<(), String> {
         if !self.block_size.is_power_of_two() || self.block_size < 512 {
-            return Err(format!("block size {} is not a power of two of at least 512", self.block_size));
+            return Err(format!(
+                "block size {} is not a power of two of at least 512",
+                self.block_size
+            ));
         }
         if self.num_blocks == 0 {
             return Err("it has no blocks".into());
         }
-        if self.num_blocks.checked_mul(u64::from(self.block_size)).is_none_or(|bytes| bytes > i64::MAX as u64) {
-            return Err(format!("{} blocks of {} bytes are more than 8 EiB", self.num_blocks, self.block_size));
+        if self
+            .num_blocks
+            .checked_mul(u64::from(self.block_size))
+            .is_none_or(|bytes| bytes > i64::MAX as u64)
+        {
+            return Err(format!(
+                "{} blocks of {} bytes are more than 8 EiB",
+                self.num_blocks, self.block_size
+            ));
         }
         if self.max_io_blocks == 0 {
             return Err("it takes no I/O: max_io_blocks is 0".into());
         }
         let max_bytes = u64::from(self.max_io_blocks) * u64::from(self.block_size);
         if max_bytes > 1 << 30 {
-            return Err(format!("max_io_blocks allows {max_bytes} bytes, more than 1 GiB"));
+            return Err(format!(
+                "max_io_blocks allows {max_bytes} bytes, more than 1 GiB"
+            ));
         }
         if !self.supports.contains(Op::Read) {
             return Err("it cannot be read".into());
@@ -79,13 +91,55 @@ mod tests {
         let good = Geometry::new(4096, 8);
         assert_eq!((good.check(), good.bytes()), (Ok(()), 32768));
         let cases = [
-            (Geometry { block_size: 0, ..good }, "block size 0 is not a power of two of at least 512"),
-            (Geometry { block_size: 520, ..good }, "block size 520 is not a power of two of at least 512"),
-            (Geometry { num_blocks: 0, ..good }, "it has no blocks"),
-            (Geometry { num_blocks: 1 << 52, ..good }, "4503599627370496 blocks of 4096 bytes are more than 8 EiB"),
-            (Geometry { max_io_blocks: 0, ..good }, "it takes no I/O: max_io_blocks is 0"),
-            (Geometry { max_io_blocks: 1 << 20, ..good }, "max_io_blocks allows 4294967296 bytes, more than 1 GiB"),
-            (Geometry { supports: OpSet::ALL.without(Op::Read), ..good }, "it cannot be read"),
+            (
+                Geometry {
+                    block_size: 0,
+                    ..good
+                },
+                "block size 0 is not a power of two of at least 512",
+            ),
+            (
+                Geometry {
+                    block_size: 520,
+                    ..good
+                },
+                "block size 520 is not a power of two of at least 512",
+            ),
+            (
+                Geometry {
+                    num_blocks: 0,
+                    ..good
+                },
+                "it has no blocks",
+            ),
+            (
+                Geometry {
+                    num_blocks: 1 << 52,
+                    ..good
+                },
+                "4503599627370496 blocks of 4096 bytes are more than 8 EiB",
+            ),
+            (
+                Geometry {
+                    max_io_blocks: 0,
+                    ..good
+                },
+                "it takes no I/O: max_io_blocks is 0",
+            ),
+            (
+                Geometry {
+                    max_io_blocks: 1 << 20,
+                    ..good
+                },
+                "max_io_blocks allows 4294967296 bytes, more than 1 GiB",
+            ),
+            (
+                Geometry {
+                    supports: OpSet::ALL.without(Op::Read),
+                    ..good
+                },
+                "it cannot be read",
+            ),
         ];
         for (geometry, text) in cases {
             assert_eq!(geometry.check().unwrap_err(), text);

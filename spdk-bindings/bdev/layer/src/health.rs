@@ -149,8 +149,22 @@ mod tests {
         let second = book.join();
         second.publish(&tally, 512);
         let health = book.read();
-        assert_eq!(health.of(Op::Read), OpCounts { ops: 2, errors: 0, bytes: 2048 });
-        assert_eq!(health.of(Op::Write), OpCounts { ops: 2, errors: 2, bytes: 0 });
+        assert_eq!(
+            health.of(Op::Read),
+            OpCounts {
+                ops: 2,
+                errors: 0,
+                bytes: 2048
+            }
+        );
+        assert_eq!(
+            health.of(Op::Write),
+            OpCounts {
+                ops: 2,
+                errors: 2,
+                bytes: 0
+            }
+        );
         assert_eq!((health.errors(), tally.total()), (2, 2));
     }
 }

@@ -44,16 +44,24 @@ struct Waiter {
 
 impl Operations {
     pub(crate) fn new(depth: u32) -> Operations {
-        Operations { room: Cell::new(depth), ..Operations::default() }
+        Operations {
+            room: Cell::new(depth),
+            ..Operations::default()
+        }
     }
 
     /// One operation is back.
     pub(crate) fn finish(&self, completion: Completion) {
-        let Completion { buf, user, result, .. } = completion;
+        let Completion {
+            buf, user, result, ..
+        } = completion;
         let mut running = self.running.borrow_mut();
         let key = user as usize;
         let Some(state) = running.get_mut(key) else {
-            debug_assert!(false, "a completion for operation {key}, which does not run");
+            debug_assert!(
+                false,
+                "a completion for operation {key}, which does not run"
+            );
             return;
         };
         let before = core::mem::replace(state, State::Finished((result, buf)));
@@ -93,12 +101,23 @@ enum Step {
 
 impl Operation {
     pub(crate) fn new(core: Rc<Core>, limits: Limits, request: Request) -> Operation {
-        Operation { core, step: Step::Start(limits, request) }
+        Operation {
+            core,
+            step: Step::Start(limits, request),
+        }
     }
 
     fn run(&mut self, request: Request, waker: &Waker) {
-        let key = self.core.operations().running.borrow_mut().insert(State::Running(Some(waker.clone())));
-        self.core.submit_operation(DeviceIo { request: request.with_user(key as u64), route: ROUTE });
+        let key = self
+            .core
+            .operations()
+            .running
+            .borrow_mut()
+            .insert(State::Running(Some(waker.clone())));
+        self.core.submit_operation(DeviceIo {
+            request: request.with_user(key as u64),
+            route: ROUTE,
+        });
         self.step = Step::Running(key);
     }
 }
@@ -120,8 +139,14 @@ impl Future for Operation {
                     operations.room.set(operations.room.get() - 1);
                     self.run(request, cx.waker());
                 } else {
-                    let waiter = Rc::new(Waiter { granted: Cell::new(false), waker: RefCell::new(cx.waker().clone()) });
-                    operations.waiting.borrow_mut().push_back(Rc::clone(&waiter));
+                    let waiter = Rc::new(Waiter {
+                        granted: Cell::new(false),
+                        waker: RefCell::new(cx.waker().clone()),
+                    });
+                    operations
+                        .waiting
+                        .borrow_mut()
+                        .push_back(Rc::clone(&waiter));
                     self.step = Step::Waiting(limits, request, waiter);
                 }
             }
@@ -150,7 +175,11 @@ impl Future for Operation {
 }
 
 fn gone(core: &Core) -> BdevError {
-    BdevErrorKind::Channel { device: core.name().to_owned(), why: "a finished operation was polled again".into() }.into()
+    BdevErrorKind::Channel {
+        device: core.name().to_owned(),
+        why: "a finished operation was polled again".into(),
+    }
+    .into()
 }
 
 impl Drop for Operation {
@@ -167,7 +196,10 @@ impl Drop for Operation {
             }
             Step::Waiting(_, _, waiter) if waiter.granted.get() => operations.release(),
             Step::Waiting(_, _, waiter) => {
-                operations.waiting.borrow_mut().retain(|other| !Rc::ptr_eq(other, waiter));
+                operations
+                    .waiting
+                    .borrow_mut()
+                    .retain(|other| !Rc::ptr_eq(other, waiter));
             }
             Step::Start(..) | Step::Done => {}
         }

@@ -90,7 +90,11 @@ pub(crate) struct Limits {
 
 impl Limits {
     pub(crate) fn new(geometry: &Geometry, read_only: bool) -> Limits {
-        let mode = if read_only { OpSet::READ_ONLY } else { OpSet::ALL };
+        let mode = if read_only {
+            OpSet::READ_ONLY
+        } else {
+            OpSet::ALL
+        };
         Limits {
             num_blocks: geometry.num_blocks,
             block_size: geometry.block_size,
@@ -107,7 +111,8 @@ impl Limits {
         let in_range = request.lba < self.num_blocks && blocks <= self.num_blocks - request.lba;
         let data = match (&request.buf, request.op.has_data()) {
             (Some(buf), true) => {
-                request.blocks <= self.max_io_blocks && blocks * u64::from(self.block_size) <= buf.len() as u64
+                request.blocks <= self.max_io_blocks
+                    && blocks * u64::from(self.block_size) <= buf.len() as u64
             }
             (None, true) => false,
             (_, false) => true,
@@ -127,15 +132,20 @@ impl Limits {
         } else if blocks == 0 {
             Reject::NoBlocks
         } else if request.lba >= self.num_blocks || blocks > self.num_blocks - request.lba {
-            Reject::OutOfRange { num_blocks: self.num_blocks }
+            Reject::OutOfRange {
+                num_blocks: self.num_blocks,
+            }
         } else if request.blocks > self.max_io_blocks {
-            Reject::TooLong { max_io_blocks: self.max_io_blocks }
+            Reject::TooLong {
+                max_io_blocks: self.max_io_blocks,
+            }
         } else {
             match &request.buf {
                 None => Reject::NoBuffer,
-                Some(buf) => {
-                    Reject::ShortBuffer { need: blocks * u64::from(self.block_size), have: buf.len() as u64 }
-                }
+                Some(buf) => Reject::ShortBuffer {
+                    need: blocks * u64::from(self.block_size),
+                    have: buf.len() as u64,
+                },
             }
         }
     }
@@ -155,8 +165,20 @@ pub struct IoQueue {
 }
 
 impl IoQueue {
-    pub(crate) fn new(channel: Channel, core: Rc<Core>, ring: Rc<Ring>, route: u32, limits: Limits) -> IoQueue {
-        IoQueue { ring, core, limits, route, channel }
+    pub(crate) fn new(
+        channel: Channel,
+        core: Rc<Core>,
+        ring: Rc<Ring>,
+        route: u32,
+        limits: Limits,
+    ) -> IoQueue {
+        IoQueue {
+            ring,
+            core,
+            limits,
+            route,
+            channel,
+        }
     }
 
     /// Gives one I/O to the device. It starts at the latest in the thread's next turn.
@@ -169,14 +191,19 @@ impl IoQueue {
             return Err(self.rejected(request));
         }
         self.ring.add_in_flight();
-        self.core.submit(DeviceIo { request, route: self.route });
+        self.core.submit(DeviceIo {
+            request,
+            route: self.route,
+        });
         Ok(())
     }
 
     #[cold]
     fn rejected(&self, request: Request) -> Rejected {
         let why = if self.limits.accepts(&request) {
-            Reject::QueueFull { depth: self.ring.depth() }
+            Reject::QueueFull {
+                depth: self.ring.depth(),
+            }
         } else {
             self.limits.why(&request)
         };
@@ -188,7 +215,9 @@ impl IoQueue {
     pub fn reap(&self, max: usize, mut done: impl FnMut(Completion)) -> usize {
         let mut count = 0;
         while count < max {
-            let Some(completion) = self.ring.pop() else { break };
+            let Some(completion) = self.ring.pop() else {
+                break;
+            };
             count += 1;
             done(completion);
         }

@@ -59,7 +59,10 @@ impl Registry {
     pub fn register(&self, bdev: Arc<dyn Bdev>) -> Result<(), BdevError> {
         let name = bdev.name().to_owned();
         let geometry = bdev.geometry();
-        geometry.check().map_err(|why| BdevErrorKind::Geometry { name: name.clone(), why })?;
+        geometry.check().map_err(|why| BdevErrorKind::Geometry {
+            name: name.clone(),
+            why,
+        })?;
         let mut devices = lock(&self.devices);
         if devices.contains_key(&name) {
             return Err(BdevErrorKind::Exists { name }.into());
@@ -83,35 +86,55 @@ impl Registry {
     /// [`BdevErrorKind::CannotWrite`].
     pub fn open(&self, name: &str, mode: Mode, holder: &str) -> Result<Descriptor, BdevError> {
         let devices = lock(&self.devices);
-        let Some(entry) = devices.get(name) else { return Err(not_found(name, &devices)) };
+        let Some(entry) = devices.get(name) else {
+            return Err(not_found(name, &devices));
+        };
         let mut holders = lock(&entry.holders);
         match mode {
             Mode::ReadOnly => holders.readers.push(holder.to_owned()),
             Mode::ReadWrite => {
                 if !entry.geometry.supports.contains(Op::Write) {
-                    return Err(BdevErrorKind::CannotWrite { name: name.to_owned() }.into());
+                    return Err(BdevErrorKind::CannotWrite {
+                        name: name.to_owned(),
+                    }
+                    .into());
                 }
                 if let Some(first) = &holders.writer {
-                    return Err(BdevErrorKind::HasWriter { name: name.to_owned(), holder: first.clone() }.into());
+                    return Err(BdevErrorKind::HasWriter {
+                        name: name.to_owned(),
+                        holder: first.clone(),
+                    }
+                    .into());
                 }
                 holders.writer = Some(holder.to_owned());
             }
         }
         drop(holders);
-        let opened = Opened { entry: Arc::clone(entry), mode, holder: holder.to_owned() };
-        Ok(Descriptor { opened: Arc::new(opened) })
+        let opened = Opened {
+            entry: Arc::clone(entry),
+            mode,
+            holder: holder.to_owned(),
+        };
+        Ok(Descriptor {
+            opened: Arc::new(opened),
+        })
     }
 
     /// All devices, by name.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<dyn Bdev>> {
-        lock(&self.devices).values().map(|entry| Arc::clone(&entry.bdev)).collect()
+        lock(&self.devices)
+            .values()
+            .map(|entry| Arc::clone(&entry.bdev))
+            .collect()
     }
 
     /// One device, open or not.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<dyn Bdev>> {
-        lock(&self.devices).get(name).map(|entry| Arc::clone(&entry.bdev))
+        lock(&self.devices)
+            .get(name)
+            .map(|entry| Arc::clone(&entry.bdev))
     }
 
     /// The counters of a device.
@@ -120,7 +143,10 @@ impl Registry {
     /// [`BdevErrorKind::NotFound`].
     pub fn health(&self, name: &str) -> Result<Health, BdevError> {
         let devices = lock(&self.devices);
-        devices.get(name).map(|entry| entry.health.read()).ok_or_else(|| not_found(name, &devices))
+        devices
+            .get(name)
+            .map(|entry| entry.health.read())
+            .ok_or_else(|| not_found(name, &devices))
     }
 
     /// Forgets a device that nobody has open.
@@ -129,13 +155,23 @@ impl Registry {
     /// [`BdevErrorKind::NotFound`]; [`BdevErrorKind::InUse`], naming the holders.
     pub fn remove(&self, name: &str) -> Result<Arc<dyn Bdev>, BdevError> {
         let mut devices = lock(&self.devices);
-        let Some(entry) = devices.get(name) else { return Err(not_found(name, &devices)) };
+        let Some(entry) = devices.get(name) else {
+            return Err(not_found(name, &devices));
+        };
         let holders: Vec<String> = {
             let held = lock(&entry.holders);
-            held.writer.iter().chain(&held.readers).map(|holder| format!("`{holder}`")).collect()
+            held.writer
+                .iter()
+                .chain(&held.readers)
+                .map(|holder| format!("`{holder}`"))
+                .collect()
         };
         if !holders.is_empty() {
-            return Err(BdevErrorKind::InUse { name: name.to_owned(), holders: holders.join(", ") }.into());
+            return Err(BdevErrorKind::InUse {
+                name: name.to_owned(),
+                holders: holders.join(", "),
+            }
+            .into());
         }
         let bdev = Arc::clone(&entry.bdev);
         devices.remove(name);
@@ -145,8 +181,16 @@ impl Registry {
 
 fn not_found(name: &str, devices: &BTreeMap<String, Arc<Entry>>) -> BdevError {
     let known: Vec<&str> = devices.keys().map(String::as_str).collect();
-    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    BdevErrorKind::NotFound { name: name.to_owned(), known }.into()
+    let known = if known.is_empty() {
+        "none".to_owned()
+    } else {
+        known.join(", ")
+    };
+    BdevErrorKind::NotFound {
+        name: name.to_owned(),
+        known,
+    }
+    .into()
 }
 
 impl fmt::Debug for Registry {
@@ -174,7 +218,11 @@ impl Drop for Opened {
         match self.mode {
             Mode::ReadWrite => holders.writer = None,
             Mode::ReadOnly => {
-                if let Some(at) = holders.readers.iter().position(|reader| *reader == self.holder) {
+                if let Some(at) = holders
+                    .readers
+                    .iter()
+                    .position(|reader| *reader == self.holder)
+                {
                     holders.readers.swap_remove(at);
                 }
             }
@@ -228,6 +276,12 @@ impl Descriptor {
 
 impl fmt::Debug for Descriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Descriptor({:?}, {:?}, held by {:?})", self.name(), self.mode(), self.opened.holder)
+        write!(
+            f,
+            "Descriptor({:?}, {:?}, held by {:?})",
+            self.name(),
+            self.mode(),
+            self.opened.holder
+        )
     }
 }

@@ -106,32 +106,67 @@ impl Request {
     #[inline]
     #[must_use]
     pub fn read(lba: u64, blocks: u32, buf: DmaBuf) -> Request {
-        Request { buf: Some(buf), lba, user: 0, blocks, op: Op::Read, fua: false }
+        Request {
+            buf: Some(buf),
+            lba,
+            user: 0,
+            blocks,
+            op: Op::Read,
+            fua: false,
+        }
     }
 
     /// Writes `blocks` blocks of `buf` to `lba`.
     #[inline]
     #[must_use]
     pub fn write(lba: u64, blocks: u32, buf: DmaBuf) -> Request {
-        Request { buf: Some(buf), lba, user: 0, blocks, op: Op::Write, fua: false }
+        Request {
+            buf: Some(buf),
+            lba,
+            user: 0,
+            blocks,
+            op: Op::Write,
+            fua: false,
+        }
     }
 
     /// Zeroes `blocks` blocks from `lba`.
     #[must_use]
     pub fn write_zeroes(lba: u64, blocks: u32) -> Request {
-        Request { buf: None, lba, user: 0, blocks, op: Op::WriteZeroes, fua: false }
+        Request {
+            buf: None,
+            lba,
+            user: 0,
+            blocks,
+            op: Op::WriteZeroes,
+            fua: false,
+        }
     }
 
     /// Gives `blocks` blocks from `lba` back to the device.
     #[must_use]
     pub fn unmap(lba: u64, blocks: u32) -> Request {
-        Request { buf: None, lba, user: 0, blocks, op: Op::Unmap, fua: false }
+        Request {
+            buf: None,
+            lba,
+            user: 0,
+            blocks,
+            op: Op::Unmap,
+            fua: false,
+        }
     }
 
     /// Makes completed writes durable.
     #[must_use]
     pub fn flush() -> Request {
-        Request { buf: None, lba: 0, user: 0, blocks: 0, op: Op::Flush, fua: false }
+        Request {
+            buf: None,
+            lba: 0,
+            user: 0,
+            blocks: 0,
+            op: Op::Flush,
+            fua: false,
+        }
     }
 
     /// The same with the submitter's own number.

@@ -21,13 +21,19 @@ enum To<'a> {
 
 impl<'a> CompletionSink<'a> {
     pub(crate) fn to_rings(rings: &'a [Option<Rc<Ring>>]) -> CompletionSink<'a> {
-        CompletionSink { to: To::Rings(rings), tally: Tally::default() }
+        CompletionSink {
+            to: To::Rings(rings),
+            tally: Tally::default(),
+        }
     }
 
     /// A sink that collects, for a device that polls the channel of the device underneath it.
     #[must_use]
     pub fn collect(into: &'a mut Vec<(DeviceIo, Result<(), BdevError>)>) -> CompletionSink<'a> {
-        CompletionSink { to: To::List(into), tally: Tally::default() }
+        CompletionSink {
+            to: To::List(into),
+            tally: Tally::default(),
+        }
     }
 
     /// One I/O is finished: `io` as it was submitted, buffer included.
@@ -37,12 +43,20 @@ impl<'a> CompletionSink<'a> {
             To::Rings(rings) => {
                 let request = io.request;
                 self.tally.count(request.op, request.blocks, result.is_ok());
-                let completion = Completion { buf: request.buf, user: request.user, result, op: request.op };
+                let completion = Completion {
+                    buf: request.buf,
+                    user: request.user,
+                    result,
+                    op: request.op,
+                };
                 // A queue's place in the table stays taken until its last I/O is back.
                 if let Some(Some(ring)) = rings.get(io.route as usize) {
                     ring.push(completion);
                 } else {
-                    debug_assert!(false, "a device completed an I/O of no queue: {completion:?}");
+                    debug_assert!(
+                        false,
+                        "a device completed an I/O of no queue: {completion:?}"
+                    );
                 }
             }
             To::List(list) => list.push((io, result)),

@@ -30,9 +30,16 @@ impl MallocBdev {
     /// [`OutOfMemory`].
     pub fn new(name: &str, block_size: u32, num_blocks: u64) -> Result<MallocBdev, OutOfMemory> {
         let geometry = Geometry::new(block_size, num_blocks);
-        let bytes = u64::from(block_size).checked_mul(num_blocks).and_then(|bytes| usize::try_from(bytes).ok());
+        let bytes = u64::from(block_size)
+            .checked_mul(num_blocks)
+            .and_then(|bytes| usize::try_from(bytes).ok());
         let memory = SharedRegion::new(bytes.ok_or(OutOfMemory { bytes: usize::MAX })?)?;
-        Ok(MallocBdev { name: name.to_owned(), uuid: Uuid::new_v4(), geometry, memory: Arc::new(memory) })
+        Ok(MallocBdev {
+            name: name.to_owned(),
+            uuid: Uuid::new_v4(),
+            geometry,
+            memory: Arc::new(memory),
+        })
     }
 }
 
@@ -55,7 +62,11 @@ impl Bdev for MallocBdev {
 
     fn create_channel(&self, _thread: &Thread) -> Result<Box<dyn BdevChannel>, BdevError> {
         let shift = self.geometry.block_size.trailing_zeros();
-        Ok(Box::new(MallocChannel { memory: Arc::clone(&self.memory), shift, pending: Vec::with_capacity(256) }))
+        Ok(Box::new(MallocChannel {
+            memory: Arc::clone(&self.memory),
+            shift,
+            pending: Vec::with_capacity(256),
+        }))
     }
 }
 
@@ -70,7 +81,10 @@ impl MallocChannel {
     fn run(memory: &SharedRegion, shift: u32, io: &mut DeviceIo) {
         let request = &mut io.request;
         // The layer checked the range against the region's size.
-        let (at, len) = ((request.lba as usize) << shift, (request.blocks as usize) << shift);
+        let (at, len) = (
+            (request.lba as usize) << shift,
+            (request.blocks as usize) << shift,
+        );
         match (request.op, &mut request.buf) {
             (Op::Read, Some(buf)) => memory.copy_out(at, &mut buf.as_mut_slice()[..len]),
             (Op::Write, Some(buf)) => memory.copy_in(at, &buf.as_slice()[..len]),
@@ -84,7 +98,8 @@ impl BdevChannel for MallocChannel {
     fn submit(&mut self, io: DeviceIo) {
         if io.request.op.has_data() {
             // The copy runs at the next poll; until then the first lines are on their way.
-            self.memory.prefetch((io.request.lba as usize) << self.shift);
+            self.memory
+                .prefetch((io.request.lba as usize) << self.shift);
         }
         self.pending.push(io);
     }

@@ -23,8 +23,15 @@ impl NullBdev {
     /// A device of `num_blocks` blocks of `block_size` bytes. The registry checks the numbers.
     #[must_use]
     pub fn new(name: &str, block_size: u32, num_blocks: u64) -> NullBdev {
-        let geometry = Geometry { unmap_zeroes: false, ..Geometry::new(block_size, num_blocks) };
-        NullBdev { name: name.to_owned(), uuid: Uuid::new_v4(), geometry }
+        let geometry = Geometry {
+            unmap_zeroes: false,
+            ..Geometry::new(block_size, num_blocks)
+        };
+        NullBdev {
+            name: name.to_owned(),
+            uuid: Uuid::new_v4(),
+            geometry,
+        }
     }
 }
 
@@ -46,7 +53,9 @@ impl Bdev for NullBdev {
     }
 
     fn create_channel(&self, _thread: &Thread) -> Result<Box<dyn BdevChannel>, BdevError> {
-        Ok(Box::new(NullChannel { pending: Vec::with_capacity(256) }))
+        Ok(Box::new(NullChannel {
+            pending: Vec::with_capacity(256),
+        }))
     }
 }
 

@@ -1,4 +1,7 @@
-#![allow(unsafe_code, reason = "owns raw page-aligned memory; the sites rest on D1 to D3 of dma.rs")]
+#![allow(
+    unsafe_code,
+    reason = "owns raw page-aligned memory; the sites rest on D1 to D3 of dma.rs"
+)]
 //! [`DmaBuf`]: the owned buffer that travels with an I/O.
 
 use core::fmt;
@@ -13,7 +16,9 @@ pub const PAGE: usize = 4096;
 
 /// The machine has no memory left for a buffer or pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("cannot allocate {bytes} bytes of I/O memory: give the process more memory or configure smaller pools")]
+#[error(
+    "cannot allocate {bytes} bytes of I/O memory: give the process more memory or configure smaller pools"
+)]
 pub struct OutOfMemory {
     /// Bytes asked for.
     pub bytes: usize,
@@ -52,7 +57,12 @@ impl DmaBuf {
         let layout = Layout::from_size_align(bytes, PAGE).map_err(|_| fail)?;
         // SAFETY: the layout has a non-zero size.
         let ptr = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(fail)?;
-        Ok(DmaBuf { ptr, len: u32::try_from(len).map_err(|_| fail)?, capacity, pool: None })
+        Ok(DmaBuf {
+            ptr,
+            len: u32::try_from(len).map_err(|_| fail)?,
+            capacity,
+            pool: None,
+        })
     }
 
     /// A buffer without bytes; allocates nothing.
@@ -60,11 +70,21 @@ impl DmaBuf {
     pub fn empty() -> DmaBuf {
         // An aligned, dangling address: valid for slices of length 0.
         let ptr = NonNull::<AlignedPage>::dangling().cast::<u8>();
-        DmaBuf { ptr, len: 0, capacity: 0, pool: None }
+        DmaBuf {
+            ptr,
+            len: 0,
+            capacity: 0,
+            pool: None,
+        }
     }
 
     pub(super) fn from_pool(ptr: NonNull<u8>, capacity: u32, pool: Arc<PoolInner>) -> DmaBuf {
-        DmaBuf { ptr, len: capacity, capacity, pool: Some(pool) }
+        DmaBuf {
+            ptr,
+            len: capacity,
+            capacity,
+            pool: Some(pool),
+        }
     }
 
     /// Bytes in use.
@@ -93,7 +113,11 @@ impl DmaBuf {
     /// # Panics
     /// When `len` is more than [`DmaBuf::capacity`].
     pub fn set_len(&mut self, len: usize) {
-        assert!(len <= self.capacity(), "set_len({len}) on a DmaBuf with a capacity of {} bytes", self.capacity);
+        assert!(
+            len <= self.capacity(),
+            "set_len({len}) on a DmaBuf with a capacity of {} bytes",
+            self.capacity
+        );
         // The assertion bounds `len` by a u32.
         self.len = len as u32;
     }
@@ -155,7 +179,12 @@ impl Drop for DmaBuf {
 #[cold]
 fn free_heap(ptr: NonNull<u8>, capacity: u32) {
     // SAFETY: `alloc` made this allocation with exactly this size and alignment, and by D1 nobody else holds it.
-    unsafe { dealloc(ptr.as_ptr(), Layout::from_size_align_unchecked(capacity as usize, PAGE)) }
+    unsafe {
+        dealloc(
+            ptr.as_ptr(),
+            Layout::from_size_align_unchecked(capacity as usize, PAGE),
+        )
+    }
 }
 
 impl fmt::Debug for DmaBuf {
@@ -188,13 +217,18 @@ mod tests {
     #[test]
     fn an_empty_buffer_costs_nothing() {
         let mut buf = DmaBuf::empty();
-        assert!(buf.is_empty() && buf.as_mut_slice().is_empty() && buf.as_ptr() as usize % PAGE == 0);
+        assert!(
+            buf.is_empty() && buf.as_mut_slice().is_empty() && buf.as_ptr() as usize % PAGE == 0
+        );
         assert_eq!(DmaBuf::alloc(0).unwrap().capacity(), 0);
     }
 
     #[test]
     fn too_much_is_an_error_not_an_abort() {
-        assert_eq!(DmaBuf::alloc(1 << 40).unwrap_err(), OutOfMemory { bytes: 1 << 40 });
+        assert_eq!(
+            DmaBuf::alloc(1 << 40).unwrap_err(),
+            OutOfMemory { bytes: 1 << 40 }
+        );
         assert!(DmaBuf::alloc(usize::MAX).is_err());
     }
 

@@ -1,4 +1,7 @@
-#![allow(unsafe_code, reason = "maps and unmaps anonymous memory: rules D2 and D3 of dma.rs start here")]
+#![allow(
+    unsafe_code,
+    reason = "maps and unmaps anonymous memory: rules D2 and D3 of dma.rs start here"
+)]
 //! One anonymous, private, zero-filled mapping; the memory behind pools and regions.
 
 use core::ffi::c_void;
@@ -27,7 +30,12 @@ impl Mapping {
         let len = len.max(1).checked_next_multiple_of(PAGE).ok_or(fail)?;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice aliases nothing.
         let ptr = unsafe {
-            mmap_anonymous(core::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+            mmap_anonymous(
+                core::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )
         }
         .map_err(|_| OutOfMemory { bytes: len })?;
         let ptr = NonNull::new(ptr.cast::<u8>()).ok_or(OutOfMemory { bytes: len })?;
@@ -52,6 +60,9 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by `new`, and by D2 no buffer into it exists any more.
         let unmapped = unsafe { munmap(self.ptr.as_ptr().cast::<c_void>(), self.len) };
-        debug_assert!(unmapped.is_ok(), "munmap of our own mapping failed: {unmapped:?}");
+        debug_assert!(
+            unmapped.is_ok(),
+            "munmap of our own mapping failed: {unmapped:?}"
+        );
     }
 }

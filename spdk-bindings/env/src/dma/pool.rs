@@ -1,4 +1,7 @@
-#![allow(unsafe_code, reason = "computes slot addresses inside the pool's mapping (D1, D2 of dma.rs)")]
+#![allow(
+    unsafe_code,
+    reason = "computes slot addresses inside the pool's mapping (D1, D2 of dma.rs)"
+)]
 //! [`DmaPool`]: a fixed number of equal buffers in one mapping, taken and given back without locks.
 
 use core::fmt;
@@ -42,7 +45,9 @@ impl DmaPool {
     /// # Errors
     /// [`OutOfMemory`] when the mapping fails or the numbers overflow.
     pub fn new(buf_len: usize, count: usize) -> Result<DmaPool, OutOfMemory> {
-        let fail = OutOfMemory { bytes: buf_len.saturating_mul(count) };
+        let fail = OutOfMemory {
+            bytes: buf_len.saturating_mul(count),
+        };
         let stride = buf_len.max(1).checked_next_multiple_of(PAGE).ok_or(fail)?;
         let capacity = u32::try_from(stride).map_err(|_| fail)?;
         let slots = u32::try_from(count.max(1)).map_err(|_| fail)?;
@@ -53,7 +58,16 @@ impl DmaPool {
             let _ = free.push(slot);
         }
         let index = take_index();
-        Ok(DmaPool { inner: Arc::new(PoolInner { memory, stride, capacity, count: slots as usize, free, index }) })
+        Ok(DmaPool {
+            inner: Arc::new(PoolInner {
+                memory,
+                stride,
+                capacity,
+                count: slots as usize,
+                free,
+                index,
+            }),
+        })
     }
 
     /// Takes a buffer with `len` = its full capacity and whatever bytes its last holder left; `None` when all are out.
@@ -62,9 +76,18 @@ impl DmaPool {
     pub fn get(&self) -> Option<DmaBuf> {
         let slot = self.inner.free.pop()?;
         // SAFETY: slots are below `count`, so the offset lies inside the mapping (D2).
-        let ptr = unsafe { self.inner.memory.as_ptr().add(slot as usize * self.inner.stride) };
+        let ptr = unsafe {
+            self.inner
+                .memory
+                .as_ptr()
+                .add(slot as usize * self.inner.stride)
+        };
         // D1: the slot was in the free list, so no buffer for it exists.
-        Some(DmaBuf::from_pool(ptr, self.inner.capacity, Arc::clone(&self.inner)))
+        Some(DmaBuf::from_pool(
+            ptr,
+            self.inner.capacity,
+            Arc::clone(&self.inner),
+        ))
     }
 
     /// Buffers that can be taken now (a snapshot: other threads take and give back).
@@ -120,7 +143,12 @@ fn take_index() -> Option<u16> {
         if index as usize >= MAX_REGISTERED {
             return None;
         }
-        match INDEXES.compare_exchange_weak(used, used | 1 << index, Ordering::Relaxed, Ordering::Relaxed) {
+        match INDEXES.compare_exchange_weak(
+            used,
+            used | 1 << index,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        ) {
             Ok(_) => return Some(index as u16),
             Err(now) => used = now,
         }
@@ -147,7 +175,13 @@ mod tests {
     fn an_empty_pool_says_none_and_a_dropped_buffer_comes_back() {
         let pool = DmaPool::new(4096, 3).unwrap();
         let held: Vec<_> = (0..3).map(|_| pool.get().unwrap()).collect();
-        assert_eq!(held.iter().map(DmaBuf::as_ptr).collect::<HashSet<_>>().len(), 3);
+        assert_eq!(
+            held.iter()
+                .map(DmaBuf::as_ptr)
+                .collect::<HashSet<_>>()
+                .len(),
+            3
+        );
         assert!(pool.get().is_none());
         drop(held);
         assert_eq!(pool.available(), 3);
@@ -165,7 +199,10 @@ mod tests {
 
     #[test]
     fn a_new_pool_has_an_index_of_its_own() {
-        let (a, b) = (DmaPool::new(4096, 1).unwrap(), DmaPool::new(4096, 1).unwrap());
+        let (a, b) = (
+            DmaPool::new(4096, 1).unwrap(),
+            DmaPool::new(4096, 1).unwrap(),
+        );
         let (ia, ib) = (a.get().unwrap().pool_index(), b.get().unwrap().pool_index());
         assert!(ia.is_some() && ib.is_some() && ia != ib);
         assert_eq!(DmaBuf::alloc(1).unwrap().pool_index(), None);
@@ -181,7 +218,10 @@ mod tests {
                     for _ in 0..20_000 {
                         let Some(mut buf) = pool.get() else { continue };
                         buf.as_mut_slice()[..64].fill(id);
-                        assert!(buf.as_slice()[..64].iter().all(|b| *b == id), "two holders of one buffer");
+                        assert!(
+                            buf.as_slice()[..64].iter().all(|b| *b == id),
+                            "two holders of one buffer"
+                        );
                     }
                 });
             }

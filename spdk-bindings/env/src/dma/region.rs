@@ -1,4 +1,7 @@
-#![allow(unsafe_code, reason = "copies to and from memory that several threads share without locks (D4 of dma.rs)")]
+#![allow(
+    unsafe_code,
+    reason = "copies to and from memory that several threads share without locks (D4 of dma.rs)"
+)]
 //! [`SharedRegion`]: memory that behaves like a device's: any thread copies in and out, races give mixed bytes, never
 //! undefined behaviour.
 
@@ -20,7 +23,10 @@ impl SharedRegion {
     /// # Errors
     /// [`OutOfMemory`] when the address space or the overcommit limit is used up.
     pub fn new(len: usize) -> Result<SharedRegion, OutOfMemory> {
-        Ok(SharedRegion { memory: Mapping::new(len)?, len })
+        Ok(SharedRegion {
+            memory: Mapping::new(len)?,
+            len,
+        })
     }
 
     /// Bytes.
@@ -137,7 +143,9 @@ mod copy {
     pub(super) unsafe fn out(from: *const u8, to: *mut u8, len: usize) {
         for i in 0..len {
             // SAFETY: `i < len`, by the caller's promise.
-            unsafe { *to.add(i) = AtomicU8::from_ptr(from.add(i).cast_mut()).load(Ordering::Relaxed) };
+            unsafe {
+                *to.add(i) = AtomicU8::from_ptr(from.add(i).cast_mut()).load(Ordering::Relaxed)
+            };
         }
     }
 

@@ -1,4 +1,7 @@
-#![allow(unsafe_code, reason = "gives buffer addresses to the kernel; the sites rest on U1 to U3 of uring.rs")]
+#![allow(
+    unsafe_code,
+    reason = "gives buffer addresses to the kernel; the sites rest on U1 to U3 of uring.rs"
+)]
 //! [`Uring`]: the ring, its slot table and its registered pools.
 
 use core::marker::PhantomData;
@@ -92,7 +95,13 @@ impl Uring {
         let made = setup::make(depth, files)?;
         Ok(Uring {
             ring: mem::ManuallyDrop::new(made.ring),
-            slots: (0..depth).map(|_| Slot { user: 0, buf: None, busy: false }).collect(),
+            slots: (0..depth)
+                .map(|_| Slot {
+                    user: 0,
+                    buf: None,
+                    busy: false,
+                })
+                .collect(),
             free: (0..depth).rev().collect(),
             pools: (0..MAX_REGISTERED).map(|_| PoolSlot::Unseen).collect(),
             fixed_buffers: made.fixed_buffers,
@@ -135,12 +144,26 @@ impl Uring {
     /// # Panics
     /// When a read or write has no buffer or one that is shorter than `at + len`: the caller's bug, caught before the kernel
     /// sees it.
-    pub fn submit(&mut self, op: UringOp, file: u32, mut buf: Option<DmaBuf>, user: u64) -> Result<(), Option<DmaBuf>> {
-        let Some(&slot) = self.free.last() else { return Err(buf) };
-        let entry = self.entry(op, file, buf.as_mut()).user_data(u64::from(slot));
+    pub fn submit(
+        &mut self,
+        op: UringOp,
+        file: u32,
+        mut buf: Option<DmaBuf>,
+        user: u64,
+    ) -> Result<(), Option<DmaBuf>> {
+        let Some(&slot) = self.free.last() else {
+            return Err(buf);
+        };
+        let entry = self
+            .entry(op, file, buf.as_mut())
+            .user_data(u64::from(slot));
         self.free.pop();
         let place = &mut self.slots[slot as usize];
-        *place = Slot { user, buf, busy: true };
+        *place = Slot {
+            user,
+            buf,
+            busy: true,
+        };
         // SAFETY: U1: the entry points into the buffer now in the slot table; U3: its file is registered.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         if pushed.is_err() {
@@ -158,33 +181,51 @@ impl Uring {
         let fd = Fixed(file);
         match op {
             UringOp::Fdatasync => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
-            UringOp::Fallocate { mode, offset, len } => {
-                opcode::Fallocate::new(fd, len).offset(offset).mode(mode.cast_signed()).build()
-            }
+            UringOp::Fallocate { mode, offset, len } => opcode::Fallocate::new(fd, len)
+                .offset(offset)
+                .mode(mode.cast_signed())
+                .build(),
             UringOp::Read { offset, at, len } => {
                 let (ptr, index) = self.address(buf, at, len);
                 match index {
-                    Some(index) => opcode::ReadFixed::new(fd, ptr, len, index).offset(offset).build(),
+                    Some(index) => opcode::ReadFixed::new(fd, ptr, len, index)
+                        .offset(offset)
+                        .build(),
                     None => opcode::Read::new(fd, ptr, len).offset(offset).build(),
                 }
             }
-            UringOp::Write { offset, at, len, dsync } => {
+            UringOp::Write {
+                offset,
+                at,
+                len,
+                dsync,
+            } => {
                 let flags = if dsync { libc::RWF_DSYNC } else { 0 };
                 let (ptr, index) = self.address(buf, at, len);
                 match index {
-                    Some(index) => {
-                        opcode::WriteFixed::new(fd, ptr, len, index).offset(offset).rw_flags(flags).build()
-                    }
-                    None => opcode::Write::new(fd, ptr, len).offset(offset).rw_flags(flags).build(),
+                    Some(index) => opcode::WriteFixed::new(fd, ptr, len, index)
+                        .offset(offset)
+                        .rw_flags(flags)
+                        .build(),
+                    None => opcode::Write::new(fd, ptr, len)
+                        .offset(offset)
+                        .rw_flags(flags)
+                        .build(),
                 }
             }
         }
     }
 
     fn address(&mut self, buf: Option<&mut DmaBuf>, at: u32, len: u32) -> (*mut u8, Option<u16>) {
-        let Some(buf) = buf else { panic!("a read or write of {len} bytes without a buffer") };
+        let Some(buf) = buf else {
+            panic!("a read or write of {len} bytes without a buffer")
+        };
         let end = at as usize + len as usize;
-        assert!(end <= buf.len(), "{len} bytes from {at} lie outside a buffer of {} bytes", buf.len());
+        assert!(
+            end <= buf.len(),
+            "{len} bytes from {at} lie outside a buffer of {} bytes",
+            buf.len()
+        );
         let index = self.registered(buf);
         (buf.as_mut_ptr().wrapping_add(at as usize), index)
     }
@@ -202,13 +243,27 @@ impl Uring {
     #[cold]
     fn register(&mut self, index: u16, pool: &Arc<PoolInner>) -> Option<u16> {
         let (base, len) = pool.span();
-        let iovec = [libc::iovec { iov_base: base.as_ptr().cast(), iov_len: len }];
+        let iovec = [libc::iovec {
+            iov_base: base.as_ptr().cast(),
+            iov_len: len,
+        }];
         let taken = self.fixed_buffers && {
             // SAFETY: U2: the pool is kept in `self.pools` for as long as the ring exists, so the memory stays mapped.
-            unsafe { self.ring.submitter().register_buffers_update(u32::from(index), &iovec, None) }.is_ok()
+            unsafe {
+                self.ring
+                    .submitter()
+                    .register_buffers_update(u32::from(index), &iovec, None)
+            }
+            .is_ok()
         };
         // The index stays this pool's own while we hold the reference, so a slot never names another pool's memory.
-        self.pools[index as usize] = if taken { PoolSlot::Registered { _kept: Arc::clone(pool) } } else { PoolSlot::Refused };
+        self.pools[index as usize] = if taken {
+            PoolSlot::Registered {
+                _kept: Arc::clone(pool),
+            }
+        } else {
+            PoolSlot::Refused
+        };
         taken.then_some(index)
     }
 
@@ -233,7 +288,9 @@ impl Uring {
             None => self.ring.submit(),
             Some(patience) => {
                 let time = Timespec::from(patience);
-                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time))
+                self.ring
+                    .submitter()
+                    .submit_with_args(1, &SubmitArgs::new().timespec(&time))
             }
         };
         self.unsubmitted = self.ring.submission().len() as u32;
@@ -255,11 +312,16 @@ impl Uring {
     /// kernel. Returns how many there were.
     pub fn reap(&mut self, mut done: impl FnMut(u64, i32, Option<DmaBuf>)) -> usize {
         let mut count = 0;
-        let Uring { ring, slots, free, .. } = self;
+        let Uring {
+            ring, slots, free, ..
+        } = self;
         for cqe in ring.completion() {
             let index = cqe.user_data() as usize;
             let Some(slot) = slots.get_mut(index).filter(|slot| slot.busy) else {
-                debug_assert!(false, "a completion for slot {index}, which has no operation");
+                debug_assert!(
+                    false,
+                    "a completion for slot {index}, which has no operation"
+                );
                 continue;
             };
             slot.busy = false;
@@ -350,12 +412,46 @@ mod tests {
         let pool = DmaPool::new(4096, 2).unwrap();
         let mut buf = pool.get().unwrap();
         buf.as_mut_slice().fill(0x5a);
-        uring.submit(UringOp::Write { offset: 8192, at: 0, len: 4096, dsync: true }, 0, Some(buf), 1).unwrap();
+        uring
+            .submit(
+                UringOp::Write {
+                    offset: 8192,
+                    at: 0,
+                    len: 4096,
+                    dsync: true,
+                },
+                0,
+                Some(buf),
+                1,
+            )
+            .unwrap();
         let mut done = drain(&mut uring);
         assert_eq!(done.remove(&1).unwrap().0, 4096);
         let heap = DmaBuf::alloc(4096).unwrap();
-        uring.submit(UringOp::Read { offset: 8192, at: 0, len: 4096 }, 0, Some(heap), 2).unwrap();
-        uring.submit(UringOp::Read { offset: 0, at: 512, len: 1024 }, 0, pool.get(), 3).unwrap();
+        uring
+            .submit(
+                UringOp::Read {
+                    offset: 8192,
+                    at: 0,
+                    len: 4096,
+                },
+                0,
+                Some(heap),
+                2,
+            )
+            .unwrap();
+        uring
+            .submit(
+                UringOp::Read {
+                    offset: 0,
+                    at: 512,
+                    len: 1024,
+                },
+                0,
+                pool.get(),
+                3,
+            )
+            .unwrap();
         uring.submit(UringOp::Fdatasync, 0, None, 4).unwrap();
         let done = drain(&mut uring);
         assert_eq!((done[&2].0, done[&3].0, done[&4].0), (4096, 1024, 0));
@@ -368,11 +464,19 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[1; 4096]).unwrap();
         let mut uring = Uring::new(2, &[file.as_fd()]).unwrap();
-        let read = UringOp::Read { offset: 0, at: 0, len: 4096 };
+        let read = UringOp::Read {
+            offset: 0,
+            at: 0,
+            len: 4096,
+        };
         for user in 0..2 {
-            uring.submit(read, 0, Some(DmaBuf::alloc(4096).unwrap()), user).unwrap();
+            uring
+                .submit(read, 0, Some(DmaBuf::alloc(4096).unwrap()), user)
+                .unwrap();
         }
-        let back = uring.submit(read, 0, Some(DmaBuf::alloc(4096).unwrap()), 2).unwrap_err();
+        let back = uring
+            .submit(read, 0, Some(DmaBuf::alloc(4096).unwrap()), 2)
+            .unwrap_err();
         assert!(back.is_some() && uring.room() == 0 && uring.has_unsubmitted());
         assert_eq!(drain(&mut uring).len(), 2);
     }
@@ -381,7 +485,18 @@ mod tests {
     fn errors_are_negative_errnos() {
         let file = std::fs::File::open("/dev/null").unwrap();
         let mut uring = Uring::new(2, &[file.as_fd()]).unwrap();
-        uring.submit(UringOp::Fallocate { mode: 0, offset: 0, len: 4096 }, 0, None, 7).unwrap();
+        uring
+            .submit(
+                UringOp::Fallocate {
+                    mode: 0,
+                    offset: 0,
+                    len: 4096,
+                },
+                0,
+                None,
+                7,
+            )
+            .unwrap();
         assert!(drain(&mut uring)[&7].0 < 0);
     }
 
@@ -391,7 +506,18 @@ mod tests {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let pool = DmaPool::new(4096, 1).unwrap();
         let mut uring = Uring::new(2, &[reader.as_fd()]).unwrap();
-        uring.submit(UringOp::Read { offset: 0, at: 0, len: 4096 }, 0, pool.get(), 1).unwrap();
+        uring
+            .submit(
+                UringOp::Read {
+                    offset: 0,
+                    at: 0,
+                    len: 4096,
+                },
+                0,
+                pool.get(),
+                1,
+            )
+            .unwrap();
         uring.flush().unwrap();
         assert_eq!(pool.available(), 0);
         let writing = std::thread::spawn({
@@ -412,6 +538,15 @@ mod tests {
     fn a_range_outside_the_buffer_never_reaches_the_kernel() {
         let file = tempfile::tempfile().unwrap();
         let mut uring = Uring::new(2, &[file.as_fd()]).unwrap();
-        let _ = uring.submit(UringOp::Read { offset: 0, at: 512, len: 4096 }, 0, DmaBuf::alloc(4096).ok(), 1);
+        let _ = uring.submit(
+            UringOp::Read {
+                offset: 0,
+                at: 512,
+                len: 4096,
+            },
+            0,
+            DmaBuf::alloc(4096).ok(),
+            1,
+        );
     }
 }

@@ -59,31 +59,66 @@ pub(super) fn make(depth: u32, files: &[BorrowedFd<'_>]) -> Result<Made, UringEr
     let fds: Vec<i32> = files.iter().map(AsRawFd::as_raw_fd).collect();
     if !fds.is_empty() {
         let registered = ring.submitter().register_files(&fds);
-        registered.map_err(|source| UringError::Setup { depth, step: "register files", source })?;
+        registered.map_err(|source| UringError::Setup {
+            depth,
+            step: "register files",
+            source,
+        })?;
     }
     // Without the table (kernels before 5.19, or RLIMIT_MEMLOCK) reads and writes name their memory by address.
-    let fixed_buffers = ring.submitter().register_buffers_sparse(MAX_REGISTERED as u32).is_ok();
-    Ok(Made { ring, task_run, fixed_buffers })
+    let fixed_buffers = ring
+        .submitter()
+        .register_buffers_sparse(MAX_REGISTERED as u32)
+        .is_ok();
+    Ok(Made {
+        ring,
+        task_run,
+        fixed_buffers,
+    })
 }
 
 fn build(depth: u32) -> Result<(IoUring, TaskRun), UringError> {
-    for task_run in [TaskRun::Deferred, TaskRun::Cooperative, TaskRun::Interrupting] {
+    for task_run in [
+        TaskRun::Deferred,
+        TaskRun::Cooperative,
+        TaskRun::Interrupting,
+    ] {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_clamp();
         match task_run {
-            TaskRun::Deferred => builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag(),
+            TaskRun::Deferred => builder
+                .setup_single_issuer()
+                .setup_defer_taskrun()
+                .setup_taskrun_flag(),
             TaskRun::Cooperative => builder.setup_coop_taskrun().setup_taskrun_flag(),
             TaskRun::Interrupting => &mut builder,
         };
         match builder.build(depth) {
             Ok(ring) => return Ok((ring, task_run)),
-            Err(source) if source.raw_os_error() == Some(libc::EINVAL) && task_run != TaskRun::Interrupting => {}
-            Err(source) if matches!(source.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => {
+            Err(source)
+                if source.raw_os_error() == Some(libc::EINVAL)
+                    && task_run != TaskRun::Interrupting => {}
+            Err(source)
+                if matches!(
+                    source.raw_os_error(),
+                    Some(libc::ENOSYS | libc::EPERM | libc::EACCES)
+                ) =>
+            {
                 return Err(UringError::Unavailable { source });
             }
-            Err(source) => return Err(UringError::Setup { depth, step: "io_uring_setup", source }),
+            Err(source) => {
+                return Err(UringError::Setup {
+                    depth,
+                    step: "io_uring_setup",
+                    source,
+                });
+            }
         }
     }
     // The last round of the loop returns in every arm.
-    Err(UringError::Setup { depth, step: "io_uring_setup", source: io::Error::from(io::ErrorKind::Unsupported) })
+    Err(UringError::Setup {
+        depth,
+        step: "io_uring_setup",
+        source: io::Error::from(io::ErrorKind::Unsupported),
+    })
 }
