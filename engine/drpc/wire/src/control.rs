@@ -30,7 +30,7 @@ pub const NO_RANK: u32 = u32::MAX;
 /// DAOS's numbers for the events that the engine raises (`src/include/daos_srv/ras.h`).
 pub mod event {
     /// The replicas of a pool's service changed.
-    pub const POOL_SVC_REPS_UPDATE: u32 = 14;
+    pub const POOL_REPS_UPDATE: u32 = 10;
     /// A change of state.
     pub const TYPE_STATE_CHANGE: u32 = 1;
     /// Something to know.
@@ -94,7 +94,7 @@ impl ControlServer {
             return Err(ClientError::Invalid("no pool service replicas"));
         }
         let request = checked_event(RasEvent {
-            id: event::POOL_SVC_REPS_UPDATE,
+            id: event::POOL_REPS_UPDATE,
             msg: "pool service replica list updated".to_owned(),
             timestamp: timestamp.to_owned(),
             r#type: event::TYPE_STATE_CHANGE,

@@ -1,1 +1,0 @@
-//! power_cut
