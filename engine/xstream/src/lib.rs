@@ -1,10 +1,50 @@
 //! Execution streams: roles, placement, ULTs, start-up and shutdown.
+//!
+//! - [`Layout`]: how many xstreams, for what, on which core. Pure: numbers in, table out.
+//! - [`XstreamSet`]: starts them in order and stops them in order; the owner's side. [`Xstreams`]: who is who, for all.
+//! - [`XstreamRef`]: an xstream's address: [`send`](XstreamRef::send) a message, [`spawn`](XstreamRef::spawn) a ULT,
+//!   [`execute`](XstreamRef::execute) one and await its result. [`Xstream`]: the xstream itself, for its own code:
+//!   thread, storage, ULTs. [`current`]: which one runs here.
+//! - [`Xstreams::collective`]: the same work on many targets, reduced to one result.
+//!
+//! An xstream is a lightweight thread with a role and per-xstream storage. Several can share a core: each keeps its own
+//! mailbox, pollers, ULTs and storage, which is switched when its turn begins and ends.
+//!
+//! Neighbours: `spdk_thread` and `spdk_reactor` below, `engine_tls` beside; dRPC, RPC and modules above. Source: DAOS
+//! `src/engine/srv.c`, `ult.c`, `init.c`.
+//!
+//! Thread rule: [`Xstream`] is own-thread-only; [`XstreamRef`] and [`Xstreams`] are for everybody; [`XstreamSet`] and
+//! everything called `blocking` are for control threads.
+//!
+//! Modules: `layout` · `role` · `xstream` inside view · `xref` address · `set` table · `execute` waiting for others ·
+//! `collective`, `target_set` · `start`, `shutdown` · `stats`, `ults` for operators.
 
+mod collective;
+mod error;
+mod execute;
 mod layout;
 mod role;
+mod set;
+mod shutdown;
+mod start;
+mod stats;
+mod target_set;
+mod ults;
+mod xref;
+mod xstream;
 
+pub use error::{ExecError, SpawnError};
+pub use execute::Remote;
 pub use layout::{
     Core, HelperMode, Layout, LayoutError, LayoutOptions, MAX_TARGETS, Placement, SYS_XS_NR,
     ServeError, XstreamSpec,
 };
 pub use role::{Role, XsType, XstreamId};
+pub use set::Xstreams;
+pub use shutdown::Held;
+pub use start::{Phase, StartCause, StartError, StartOptions, XstreamSet};
+pub use stats::XstreamStats;
+pub use target_set::TargetSet;
+pub use ults::XstreamUlts;
+pub use xref::XstreamRef;
+pub use xstream::{Xstream, current};

@@ -5,14 +5,15 @@
 //!   xstream that called. Dropping the future forgets the answer. A refused call leaves `arg` and the bulk data here.
 #![allow(unsafe_code, reason = "hands a continuation to the engine")]
 
-use crate::DmaBuf;
 use crate::engine::{self, contained};
 use crate::rpc::bytes;
 use crate::sync::oneshot;
+use crate::{DmaBuf, Reply};
 use daos_errno::Der;
 use module_abi::dss_buf;
 use prost::Message;
 use std::ffi::c_void;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -54,9 +55,47 @@ impl Answer {
     }
 }
 
+/// A call that failed: the number, and what the handler said to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallError {
+    /// Why.
+    pub der: Der,
+    /// The body of the failed reply; empty when the engine refused the call.
+    pub body: Vec<u8>,
+}
+
+impl From<Der> for CallError {
+    fn from(der: Der) -> CallError {
+        CallError {
+            der,
+            body: Vec::new(),
+        }
+    }
+}
+
+impl From<CallError> for Der {
+    fn from(error: CallError) -> Der {
+        error.der
+    }
+}
+
+impl From<CallError> for Reply {
+    fn from(error: CallError) -> Reply {
+        Reply::error(error.der).with_body(error.body)
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.der.fmt(f)
+    }
+}
+
+impl std::error::Error for CallError {}
+
 /// Answer to [`rpc_call`].
 #[derive(Debug)]
-pub struct CallFuture(Result<oneshot::Receiver<Result<Answer, Der>>, Der>);
+pub struct CallFuture(Result<oneshot::Receiver<Result<Answer, CallError>>, Der>);
 
 /// Calls a handler of this engine; starts at once. From any xstream, in setup and while the module serves. `body` holds
 /// at most 1 MiB, `bulk` (empty: none) its first [`len`](slice::len) bytes.
@@ -65,7 +104,7 @@ pub struct CallFuture(Result<oneshot::Receiver<Result<Answer, Der>>, Der>);
 /// What the handler replied; `DER_UNREG` for an unknown opcode, `DER_BAD_TARGET` for an unknown target, `DER_AGAIN` or
 /// `DER_NOMEM` at a bound, `DER_OP_NOT_PERMITTED` in the wrong state.
 pub fn rpc_call(tag: Tag, opcode: u32, body: &[u8], bulk: DmaBuf) -> CallFuture {
-    let (sender, receiver) = oneshot::channel::<Result<Answer, Der>>();
+    let (sender, receiver) = oneshot::channel::<Result<Answer, CallError>>();
     let arg = Box::into_raw(Box::new(sender));
     let bulk = bulk.give();
     let (addr, len, capacity, owner) = (bulk.addr, bulk.len, bulk.capacity, bulk.owner);
@@ -105,19 +144,19 @@ unsafe extern "C" fn rpc_done(
 ) {
     let bulk = DmaBuf::take(bulk);
     // SAFETY: Q1.
-    let sender = unsafe { Box::from_raw(arg.cast::<oneshot::Sender<Result<Answer, Der>>>()) };
+    let sender = unsafe { Box::from_raw(arg.cast::<oneshot::Sender<Result<Answer, CallError>>>()) };
     contained("an RPC's answer", (), || {
         // SAFETY: lent for this call.
-        let body = unsafe { bytes(body, body_len) };
-        sender.send(Der::check(rc).map(|()| Answer {
-            body: body.to_vec(),
-            bulk,
-        }));
+        let body = unsafe { bytes(body, body_len) }.to_vec();
+        sender.send(match Der::check(rc) {
+            Ok(()) => Ok(Answer { body, bulk }),
+            Err(der) => Err(CallError { der, body }),
+        });
     });
 }
 
 impl Future for CallFuture {
-    type Output = Result<Answer, Der>;
+    type Output = Result<Answer, CallError>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         poll_answer(&mut self.0, cx)
     }
@@ -169,14 +208,14 @@ impl Future for QueryFuture {
     }
 }
 
-fn poll_answer<T>(
-    state: &mut Result<oneshot::Receiver<Result<T, Der>>, Der>,
+fn poll_answer<T, E: From<Der>>(
+    state: &mut Result<oneshot::Receiver<Result<T, E>>, Der>,
     cx: &mut Context<'_>,
-) -> Poll<Result<T, Der>> {
+) -> Poll<Result<T, E>> {
     match state {
         Ok(receiver) => Pin::new(receiver)
             .poll(cx)
-            .map(|answer| answer.unwrap_or(Err(Der::CANCELED))),
-        Err(der) => Poll::Ready(Err(*der)),
+            .map(|answer| answer.unwrap_or(Err(Der::CANCELED.into()))),
+        Err(der) => Poll::Ready(Err((*der).into())),
     }
 }

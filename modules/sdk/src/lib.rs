@@ -39,7 +39,7 @@ mod waker;
 
 pub use bdev::{Bdev, BdevInfo, IoFuture};
 pub use buffer::DmaBuf;
-pub use call::{Answer, CallFuture, QueryFuture, Tag, query, rpc_call};
+pub use call::{Answer, CallError, CallFuture, QueryFuture, Tag, query, rpc_call};
 pub use daos_errno::Der;
 pub use drpc::{DrpcCall, DrpcReply, DrpcStatus};
 pub use engine::{now_ns, shutting_down};

@@ -3,7 +3,9 @@
 //!
 //! * [`Clock`]: monotonic nanoseconds from the time-stamp counter; [`ManualClock`] for tests.
 //! * [`cpu::Topology`]: cores that this process may use, and binding an OS thread to one.
+//! * [`DmaBuf`], [`DmaPool`]: owned, page-aligned buffers that travel with an I/O; [`SharedRegion`]: memory as a device.
 //! * [`Notifier`]: an eventfd that costs one load while nobody sleeps.
+//! * [`Uring`]: io_uring whose operations own their buffers.
 //!
 //! Neighbours: below it nothing of ours but `spdk_ring`; above it `spdk_reactor` and the block devices. SPDK: `lib/env_dpdk`.
 //!
@@ -11,10 +13,14 @@
 
 mod clock;
 pub mod cpu;
+mod dma;
 mod manual_clock;
 mod notifier;
+mod uring;
 
 pub use clock::Clock;
 pub use cpu::{CpuError, Topology};
+pub use dma::{DmaBuf, DmaPool, OutOfMemory, PAGE, SharedRegion};
 pub use manual_clock::ManualClock;
 pub use notifier::Notifier;
+pub use uring::{TaskRun, Uring, UringError, UringOp};

@@ -19,7 +19,7 @@ pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Thread>) -> R) -> R {
     CURRENT.with(|current| f(current.borrow().as_ref()))
 }
 
-/// Makes a thread the current one until dropped; then the one before is current again.
+/// Makes a thread the current one, inside its scope, until dropped; then the one before is current again.
 pub(crate) struct Entered {
     before: Option<Thread>,
 }
@@ -27,9 +27,9 @@ pub(crate) struct Entered {
 impl Entered {
     #[inline]
     pub(crate) fn new(thread: &Thread) -> Entered {
-        Entered {
-            before: CURRENT.with(|current| current.replace(Some(thread.clone()))),
-        }
+        let before = CURRENT.with(|current| current.replace(Some(thread.clone())));
+        thread.inner().scope.enter();
+        Entered { before }
     }
 }
 
@@ -37,6 +37,8 @@ impl Drop for Entered {
     #[inline]
     fn drop(&mut self) {
         let entered = CURRENT.with(|current| current.replace(self.before.take()));
-        drop(entered);
+        if let Some(thread) = entered {
+            thread.inner().scope.leave();
+        }
     }
 }

@@ -22,6 +22,7 @@ mod handle;
 mod options;
 mod panics;
 mod poller;
+mod scope;
 pub mod sync;
 mod task;
 pub mod testing;
@@ -33,6 +34,7 @@ pub use fd_watch::{FdChange, FdWatch, Interest};
 pub use handle::{SendError, ThreadHandle};
 pub use options::{ThreadOptions, Wake};
 pub use poller::{Period, PollResult, Poller, PollerInfo};
+pub use scope::Scope;
 pub use task::{
     Elapsed, JoinError, JoinHandle, Sleep, SpawnError, TaskInfo, TaskState, TaskWaker, YieldNow,
     sleep, sleep_until, timeout, yield_now,

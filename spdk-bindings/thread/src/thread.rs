@@ -7,6 +7,7 @@ use crate::handle::{Shared, ThreadHandle};
 use crate::options::ThreadOptions;
 use crate::panics;
 use crate::poller::{Period, PollResult, Poller, PollerInfo, PollerTable};
+use crate::scope::ScopeSlot;
 use crate::task::{JoinHandle, SleepTable, SpawnError, TaskInfo, TaskTable};
 use spdk_ring::Message;
 use spdk_ring::mpsc;
@@ -73,6 +74,7 @@ pub(crate) struct Inner {
     pub(crate) sleeps: SleepTable,
     pub(crate) channels: ChannelTable,
     pub(crate) fds: FdTable,
+    pub(crate) scope: ScopeSlot,
 }
 
 /// SPDK's lightweight thread: a mailbox, pollers, I/O channels and tasks that run in turns on one OS thread
@@ -126,6 +128,7 @@ impl ThreadSeed {
             sleeps: SleepTable::default(),
             channels: ChannelTable::default(),
             fds: FdTable::default(),
+            scope: ScopeSlot::default(),
         }))
     }
 }
@@ -484,6 +487,11 @@ impl Thread {
     /// user finds them by reading or writing.
     pub fn fd_ready(&self, id: u32, ready: Interest) {
         self.0.fds.ready(id, ready);
+    }
+
+    /// Whether one of its turns runs.
+    pub(crate) fn is_polling(&self) -> bool {
+        self.0.polling.get()
     }
 
     #[inline]

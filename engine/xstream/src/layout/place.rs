@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use spdk_env::cpu::{Cpu, Topology};
+
 use super::{HelperMode, Layout, LayoutError, LayoutOptions, SYS_XS_NR, XstreamSpec};
 use crate::Role;
 
@@ -15,6 +17,19 @@ pub struct Core {
     /// Shares its physical core with a CPU listed as not a sibling. Siblings are used only when cores are shared
     /// anyway: DAOS too counts physical cores.
     pub sibling: bool,
+}
+
+impl Core {
+    /// What this process may use, as discovered: one CPU of each physical core first in line, the others siblings.
+    pub fn of(topology: &Topology) -> Vec<Core> {
+        let physical = topology.physical_cores();
+        let core = |cpu: &Cpu| Core {
+            cpu: cpu.id,
+            node: cpu.node,
+            sibling: !physical.contains(&cpu.id),
+        };
+        topology.cpus.iter().map(core).collect()
+    }
 }
 
 /// How cores were chosen.

@@ -1,0 +1,124 @@
+//! What each xstream did, for operators. Threads count for themselves in plain cells; a scrape asks them by message.
+
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use engine_telemetry::{Collector, Kind};
+use spdk_thread::ThreadStats;
+
+use crate::{Remote, Xstream, XstreamId, XstreamRef, Xstreams, current};
+
+/// How long a scrape waits for an xstream; the numbers of one that does not answer stay as they were.
+const SAMPLE_WAIT: Duration = Duration::from_millis(200);
+
+/// An xstream's totals since its start, and what it has now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct XstreamStats {
+    /// Turns, messages, busy pollers, polls and starts of ULTs, caught panics.
+    pub thread: ThreadStats,
+    /// ULTs that exist now.
+    pub ults: u64,
+}
+
+impl Xstream {
+    /// This xstream's numbers.
+    pub fn stats(&self) -> XstreamStats {
+        XstreamStats {
+            thread: self.thread().stats(),
+            ults: self.thread().tasks().len() as u64,
+        }
+    }
+}
+
+impl Xstreams {
+    /// The numbers of every xstream; `None` for one that does not take the question. Waits as long as the slowest
+    /// needs to finish its turn.
+    pub async fn stats(&self) -> Vec<(XstreamId, Option<XstreamStats>)> {
+        let asked: Vec<Remote<XstreamStats>> = self
+            .all()
+            .iter()
+            .map(|xstream| xstream.call("stats", Xstream::stats))
+            .collect();
+        let mut all = Vec::with_capacity(asked.len());
+        for (xstream, answer) in self.all().iter().zip(asked) {
+            all.push((xstream.id(), answer.await.ok()));
+        }
+        all
+    }
+
+    /// Asks every xstream and puts the numbers into the metrics. For an xstream that renders metrics itself: await
+    /// this, then call [`engine_telemetry::render`]. A scrape from a control thread does it by itself.
+    pub async fn refresh_metrics(&self) {
+        for (id, stats) in self.stats().await {
+            if let (Some(xstream), Some(stats)) = (self.get(id), stats) {
+                publish(xstream, &stats);
+            }
+        }
+    }
+}
+
+/// Exports the numbers until the collector drops.
+pub(crate) fn export(xstreams: Xstreams) -> Collector {
+    describe();
+    engine_telemetry::register_collector(move || {
+        // Waiting here on an xstream could mean waiting for oneself: it has refreshed the numbers before.
+        if current().is_some() {
+            return;
+        }
+        let until = Instant::now() + SAMPLE_WAIT;
+        let asked: Vec<(&XstreamRef, Receiver<XstreamStats>)> = xstreams
+            .all()
+            .iter()
+            .filter_map(|xs| Some((xs, xs.call_later(Xstream::stats).ok()?)))
+            .collect();
+        for (xstream, answer) in asked {
+            if let Ok(stats) = answer.recv_timeout(until.saturating_duration_since(Instant::now()))
+            {
+                publish(xstream, &stats);
+            }
+        }
+    })
+}
+
+const TURNS: &str = "keel_xstream_turns_total";
+const MESSAGES: &str = "keel_xstream_messages_total";
+const POLLERS: &str = "keel_xstream_busy_pollers_total";
+const ULT_POLLS: &str = "keel_xstream_ult_polls_total";
+const ULTS_STARTED: &str = "keel_xstream_ults_started_total";
+const ULTS: &str = "keel_xstream_ults";
+const PANICS: &str = "keel_xstream_panics_total";
+
+fn describe() {
+    engine_telemetry::describe(Kind::Counter, TURNS, "Turns of the xstream's thread");
+    engine_telemetry::describe(Kind::Counter, MESSAGES, "Messages run on the xstream");
+    engine_telemetry::describe(Kind::Counter, POLLERS, "Calls of pollers that found work");
+    engine_telemetry::describe(
+        Kind::Counter,
+        ULT_POLLS,
+        "Times that a ULT was run until it waited or ended",
+    );
+    engine_telemetry::describe(Kind::Counter, ULTS_STARTED, "ULTs started on the xstream");
+    engine_telemetry::describe(Kind::Gauge, ULTS, "ULTs that exist on the xstream");
+    engine_telemetry::describe(
+        Kind::Counter,
+        PANICS,
+        "Panics caught in messages, pollers, ULTs and channels",
+    );
+}
+
+fn publish(xstream: &XstreamRef, stats: &XstreamStats) {
+    let labels = [("xstream", xstream.name())];
+    let thread = &stats.thread;
+    let counters = [
+        (TURNS, thread.turns),
+        (MESSAGES, thread.messages),
+        (POLLERS, thread.pollers_busy),
+        (ULT_POLLS, thread.task_polls),
+        (ULTS_STARTED, thread.spawned),
+        (PANICS, thread.panics),
+    ];
+    for (name, value) in counters {
+        engine_telemetry::counter(name, &labels).absolute(value);
+    }
+    engine_telemetry::gauge(ULTS, &labels).set(stats.ults as f64);
+}

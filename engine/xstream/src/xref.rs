@@ -1,0 +1,143 @@
+//! An xstream seen from anywhere: its address.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use spdk_thread::{SendError, Thread, ThreadHandle};
+
+use crate::{Role, SpawnError, Xstream, XstreamId, XstreamSpec, current};
+
+/// What the xstream and all its addresses share.
+pub(crate) struct Shared {
+    pub(crate) spec: XstreamSpec,
+    pub(crate) name: String,
+    pub(crate) handle: ThreadHandle,
+    /// No more ULTs. Set once, from the control thread that shuts down.
+    pub(crate) stopping: AtomicBool,
+    /// The engine shuts down. Set on the xstream itself.
+    pub(crate) shutting_down: AtomicBool,
+}
+
+/// An xstream's address: clone it freely, use it from any OS thread.
+#[derive(Clone)]
+pub struct XstreamRef {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl XstreamRef {
+    pub(crate) fn new(spec: XstreamSpec, thread: &Thread) -> XstreamRef {
+        let (name, handle) = (spec.name(), thread.handle());
+        let (stopping, shutting_down) = (AtomicBool::new(false), AtomicBool::new(false));
+        XstreamRef {
+            shared: Arc::new(Shared {
+                spec,
+                name,
+                handle,
+                stopping,
+                shutting_down,
+            }),
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> XstreamId {
+        self.shared.spec.id
+    }
+
+    /// What it is for.
+    pub fn role(&self) -> Role {
+        self.shared.spec.role
+    }
+
+    /// Its target, or the target that it helps.
+    pub fn target(&self) -> Option<u32> {
+        self.shared.spec.target
+    }
+
+    /// The CPU that it is bound to.
+    pub fn cpu(&self) -> usize {
+        self.shared.spec.cpu
+    }
+
+    /// `keel_sys_0`, `keel_io_<target>`, `keel_off_<id>`.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Its row of the layout.
+    pub fn spec(&self) -> &XstreamSpec {
+        &self.shared.spec
+    }
+
+    /// Its thread's mailbox.
+    pub fn handle(&self) -> &ThreadHandle {
+        &self.shared.handle
+    }
+
+    /// Whether it takes no new ULTs any more.
+    pub fn is_stopping(&self) -> bool {
+        self.shared.stopping.load(Ordering::Acquire)
+    }
+
+    /// Whether this xstream knows that the engine shuts down (DAOS: `dss_srv_shutting_down()`).
+    pub fn is_shutting_down(&self) -> bool {
+        self.shared.shutting_down.load(Ordering::Relaxed)
+    }
+
+    /// Runs `f` on the xstream in a later turn; FIFO per sender; never blocks. Messages pass while the engine stops,
+    /// until the xstream has ended.
+    ///
+    /// # Errors
+    /// As [`ThreadHandle::send`].
+    #[inline]
+    pub fn send(&self, f: impl FnOnce(&Xstream) + Send + 'static) -> Result<(), SendError> {
+        self.shared.handle.send(move |_| match current() {
+            Some(xstream) => f(&xstream),
+            // Its storage has ended: what the message would have found is gone.
+            None => tracing::debug!("a message came after its xstream's end"),
+        })
+    }
+
+    /// Creates a ULT on the xstream, from anywhere. `f` runs there and makes the future. Detached: who needs the
+    /// result uses [`XstreamRef::execute`]. DAOS: `dss_ult_create`.
+    ///
+    /// # Errors
+    /// [`SpawnError::Shutdown`] once the engine stops, [`SpawnError::Full`] at the mailbox's bound. If the xstream is
+    /// at its limit of ULTs when the message arrives, the ULT is dropped and the log says so.
+    pub fn spawn<F, Fut>(&self, name: &'static str, f: F) -> Result<(), SpawnError>
+    where
+        F: FnOnce(&Xstream) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + 'static,
+    {
+        self.check_running()?;
+        let sent = self.send(move |xstream| {
+            if let Err(error) = xstream.spawn(name, f(xstream)) {
+                tracing::warn!(ult = name, xstream = xstream.name(), %error, "ULT dropped");
+            }
+        });
+        sent.map_err(|error| self.refused(error))
+    }
+
+    pub(crate) fn check_running(&self) -> Result<(), SpawnError> {
+        if self.is_stopping() {
+            Err(SpawnError::Shutdown(self.id()))
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn refused(&self, error: SendError) -> SpawnError {
+        match error {
+            SendError::Full => SpawnError::Full(self.id()),
+            SendError::Exited => SpawnError::Shutdown(self.id()),
+        }
+    }
+}
+
+impl fmt::Debug for XstreamRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "XstreamRef({} {})", self.id(), self.name())
+    }
+}

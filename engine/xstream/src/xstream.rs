@@ -1,0 +1,152 @@
+//! An xstream seen from its own code.
+
+use std::cell::{OnceCell, RefCell};
+use std::fmt;
+use std::future::Future;
+use std::rc::Rc;
+
+use engine_tls::{Entered, Slots};
+use spdk_thread::{JoinHandle, Scope, Thread};
+
+use crate::{Role, SpawnError, XstreamId, XstreamRef, Xstreams};
+
+thread_local! {
+    static CURRENT: RefCell<Option<Xstream>> = const { RefCell::new(None) };
+}
+
+/// The xstream whose code runs on this OS thread; `None` on a control thread.
+pub fn current() -> Option<Xstream> {
+    CURRENT.with_borrow(Clone::clone)
+}
+
+/// An xstream, own thread only. Clones are cheap; none may outlive the xstream, whose shutdown waits for them.
+#[derive(Clone)]
+pub struct Xstream {
+    pub(crate) inner: Rc<Inner>,
+}
+
+pub(crate) struct Inner {
+    thread: Thread,
+    address: XstreamRef,
+    pub(crate) slots: Slots,
+    /// Known from the start-up barrier on.
+    set: OnceCell<Xstreams>,
+}
+
+impl Xstream {
+    pub(crate) fn new(thread: &Thread, address: XstreamRef, slots: Slots) -> Xstream {
+        let set = OnceCell::new();
+        Xstream {
+            inner: Rc::new(Inner {
+                thread: thread.clone(),
+                address,
+                slots,
+                set,
+            }),
+        }
+    }
+
+    /// Its lightweight thread: pollers, I/O channels, watched descriptors.
+    pub fn thread(&self) -> &Thread {
+        &self.inner.thread
+    }
+
+    /// Its address, for others.
+    pub fn xref(&self) -> XstreamRef {
+        self.inner.address.clone()
+    }
+
+    /// Its id.
+    pub fn id(&self) -> XstreamId {
+        self.inner.address.id()
+    }
+
+    /// What it is for.
+    pub fn role(&self) -> Role {
+        self.inner.address.role()
+    }
+
+    /// Its target, or the target that it helps.
+    pub fn target(&self) -> Option<u32> {
+        self.inner.address.target()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.inner.address.name()
+    }
+
+    /// Its per-xstream storage.
+    #[inline]
+    pub fn tls(&self) -> &Slots {
+        &self.inner.slots
+    }
+
+    /// All xstreams of the engine; `None` before the start-up barrier, when not all are up.
+    pub fn set(&self) -> Option<&Xstreams> {
+        self.inner.set.get()
+    }
+
+    /// Creates a ULT here. It first runs in the next task phase, not inside this call.
+    ///
+    /// # Errors
+    /// [`SpawnError::Shutdown`] once the engine stops, [`SpawnError::TooMany`] at the limit.
+    pub fn spawn<T: 'static>(
+        &self,
+        name: &'static str,
+        future: impl Future<Output = T> + 'static,
+    ) -> Result<JoinHandle<T>, SpawnError> {
+        self.inner.address.check_running()?;
+        self.inner
+            .thread
+            .spawn(name, future)
+            .map_err(|error| match error {
+                spdk_thread::SpawnError::Exiting => SpawnError::Shutdown(self.id()),
+                spdk_thread::SpawnError::TooMany(limit) => SpawnError::TooMany(self.id(), limit),
+            })
+    }
+
+    /// Whether the engine shuts down: a ULT that repeats itself ends when it sees this.
+    pub fn is_shutting_down(&self) -> bool {
+        self.inner.address.is_shutting_down()
+    }
+
+    pub(crate) fn install_set(&self, set: Xstreams) {
+        // The barrier is passed once; a second set would be a bug of the start-up, and the first stays.
+        let _ = self.inner.set.set(set);
+    }
+}
+
+impl fmt::Debug for Xstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Xstream({} {})", self.id(), self.name())
+    }
+}
+
+/// Makes the xstream and its storage current while its thread is polled: several xstreams share an OS thread.
+pub(crate) struct XstreamScope {
+    xstream: Xstream,
+    entered: RefCell<Option<Entered>>,
+}
+
+impl XstreamScope {
+    pub(crate) fn new(xstream: Xstream) -> XstreamScope {
+        XstreamScope {
+            xstream,
+            entered: RefCell::new(None),
+        }
+    }
+}
+
+impl Scope for XstreamScope {
+    fn enter(&self) {
+        *self.entered.borrow_mut() = Some(engine_tls::enter(&self.xstream.inner.slots));
+        CURRENT.set(Some(self.xstream.clone()));
+    }
+
+    fn leave(&self) {
+        CURRENT.set(None);
+        let entered = self.entered.borrow_mut().take();
+        drop(entered);
+    }
+}

@@ -1,0 +1,186 @@
+//! Devices as DAOS's management lists them (`SMD`: per-server metadata of devices and pools).
+
+use crate::engine::{devices, status};
+use crate::proto::ctl::{
+    BioHealthReq, BioHealthResp, NvmeController, NvmeDevState, SmdDevReq, SmdDevResp, SmdDevice,
+};
+use crate::proto::keel::{Device, EngineStatus};
+use module_sdk::Der;
+use std::time::{SystemTime, UNIX_EPOCH};
+use uuid::Uuid;
+
+/// Data, metadata and write-ahead log share each device.
+const ALL_ROLES: u32 = 1 | 2 | 4;
+
+/// `SMD_LIST_DEVS`.
+pub(crate) async fn list(_: SmdDevReq) -> SmdDevResp {
+    match both().await {
+        Ok((engine, devices)) => {
+            let devices = devices
+                .iter()
+                .map(|device| smd_device(device, &engine))
+                .collect();
+            SmdDevResp { status: 0, devices }
+        }
+        Err(der) => SmdDevResp {
+            status: der.neg(),
+            devices: vec![],
+        },
+    }
+}
+
+/// `BIO_HEALTH_QUERY`: the first device when none is named.
+pub(crate) async fn health(request: BioHealthReq) -> BioHealthResp {
+    let wanted = match request.dev_uuid.as_str() {
+        "" => None,
+        text => match Uuid::try_parse(text) {
+            Ok(uuid) => Some(uuid),
+            Err(_) => return failed(Der::INVAL, request.dev_uuid),
+        },
+    };
+    let (engine, devices) = match both().await {
+        Ok(both) => both,
+        Err(der) => return failed(der, request.dev_uuid),
+    };
+    let found = devices
+        .iter()
+        .find(|d| wanted.is_none_or(|uuid| Uuid::try_parse(&d.uuid) == Ok(uuid)));
+    found.map_or_else(
+        || failed(Der::NONEXIST, request.dev_uuid),
+        |device| healthy(device, &engine),
+    )
+}
+
+async fn both() -> Result<(EngineStatus, Vec<Device>), Der> {
+    Ok((status().await?, devices().await?))
+}
+
+fn failed(der: Der, dev_uuid: String) -> BioHealthResp {
+    BioHealthResp {
+        status: der.neg(),
+        dev_uuid,
+        ..BioHealthResp::default()
+    }
+}
+
+fn healthy(device: &Device, engine: &EngineStatus) -> BioHealthResp {
+    let count = |name: &str| {
+        let counter = device.counters.iter().find(|c| c.name == name);
+        counter.map_or(0, |c| u32::try_from(c.value).unwrap_or(u32::MAX))
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    BioHealthResp {
+        timestamp: now.map_or(0, |since| since.as_secs()),
+        dev_uuid: device.uuid.clone(),
+        total_bytes: total_bytes(device),
+        avail_bytes: avail_bytes(device, engine),
+        cluster_size: u64::from(device.block_size),
+        bio_read_errs: count("read_errors"),
+        bio_write_errs: count("write_errors"),
+        bio_unmap_errs: count("unmap_errors"),
+        checksum_errs: count("checksum_errors"),
+        dev_reliability_warn: device.state == "faulty",
+        ..BioHealthResp::default()
+    }
+}
+
+fn smd_device(device: &Device, engine: &EngineStatus) -> SmdDevice {
+    let state = match device.state.as_str() {
+        "normal" => NvmeDevState::Normal,
+        "faulty" => NvmeDevState::Evicted,
+        "missing" => NvmeDevState::Unplugged,
+        _ => NvmeDevState::Unknown,
+    };
+    let (total_bytes, avail_bytes) = (total_bytes(device), avail_bytes(device, engine));
+    SmdDevice {
+        uuid: device.uuid.clone(),
+        tgt_ids: device
+            .targets
+            .iter()
+            .filter_map(|t| i32::try_from(*t).ok())
+            .collect(),
+        total_bytes,
+        avail_bytes,
+        usable_bytes: avail_bytes,
+        cluster_size: u64::from(device.block_size),
+        rank: engine.rank,
+        role_bits: ALL_ROLES,
+        ctrlr: Some(NvmeController {
+            model: device.driver.clone(),
+            pci_addr: device.path.clone(),
+            dev_state: state.into(),
+            ..NvmeController::default()
+        }),
+        ..SmdDevice::default()
+    }
+}
+
+fn total_bytes(device: &Device) -> u64 {
+    u64::from(device.block_size).saturating_mul(device.num_blocks)
+}
+
+/// Free space of the targets on the device.
+fn avail_bytes(device: &Device, engine: &EngineStatus) -> u64 {
+    engine
+        .targets
+        .iter()
+        .filter(|t| device.targets.contains(&t.id))
+        .map(|t| t.bytes_free)
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{healthy, smd_device, total_bytes};
+    use crate::proto::keel::{Counter, Device, EngineStatus, Target};
+
+    fn sample() -> (Device, EngineStatus) {
+        let counters = vec![Counter {
+            name: "read_errors".into(),
+            value: 1 << 40,
+        }];
+        let device = Device {
+            uuid: "u".into(),
+            block_size: 4096,
+            num_blocks: 10,
+            targets: vec![0, 2],
+            state: "faulty".into(),
+            counters,
+            ..Device::default()
+        };
+        let target = |id, bytes_free| Target {
+            id,
+            bytes_free,
+            ..Target::default()
+        };
+        let targets = vec![target(0, 5), target(1, 70), target(2, 900)];
+        (
+            device,
+            EngineStatus {
+                rank: 3,
+                targets,
+                ..EngineStatus::default()
+            },
+        )
+    }
+
+    #[test]
+    fn a_device_is_listed_with_its_targets_and_their_free_space() {
+        let (device, engine) = sample();
+        let smd = smd_device(&device, &engine);
+        assert_eq!(
+            (smd.tgt_ids, smd.total_bytes, smd.avail_bytes, smd.rank),
+            (vec![0, 2], 40960, 905, 3)
+        );
+        assert_eq!(smd.ctrlr.unwrap().dev_state, 3, "faulty is DAOS's EVICTED");
+    }
+
+    #[test]
+    fn health_counts_saturate_in_daos_narrow_fields() {
+        let (device, engine) = sample();
+        let health = healthy(&device, &engine);
+        assert_eq!((health.bio_read_errs, health.bio_write_errs), (u32::MAX, 0));
+        assert!(health.dev_reliability_warn);
+        assert_eq!(health.total_bytes, total_bytes(&device));
+    }
+}

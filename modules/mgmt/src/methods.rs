@@ -1,0 +1,25 @@
+//! dRPC module ids and method numbers (DAOS `src/include/daos/drpc_modules.h`; Keel's own are the engine's).
+
+/// DAOS's management module.
+pub(crate) const MGMT: i32 = 2;
+/// Keel's own.
+pub(crate) const KEEL: i32 = 100;
+
+pub(crate) const SET_RANK: i32 = 202;
+pub(crate) const POOL_CREATE: i32 = 207;
+pub(crate) const POOL_DESTROY: i32 = 208;
+pub(crate) const SET_UP: i32 = 209;
+pub(crate) const BIO_HEALTH_QUERY: i32 = 210;
+pub(crate) const SMD_LIST_DEVS: i32 = 211;
+pub(crate) const SMD_LIST_POOLS: i32 = 212;
+pub(crate) const PREP_SHUTDOWN: i32 = 218;
+pub(crate) const POOL_QUERY: i32 = 223;
+pub(crate) const PING_RANK: i32 = 225;
+pub(crate) const SET_LOG_MASKS: i32 = 238;
+
+/// Of Keel's module: `keel.EngineStatus`.
+pub(crate) const ENGINE_STATUS: u32 = 1;
+/// Of Keel's module: `keel.Devices`.
+pub(crate) const DEVICES: u32 = 6;
+/// Of Keel's module: `keel.LogSetMaskReq` to `keel.LogSetMaskResp`.
+pub(crate) const LOG_SET_MASK: u32 = 8;

@@ -1,0 +1,412 @@
+//! A thread's way to a device: polls it, routes completions, and outlives its users until the last I/O is back.
+
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+
+use spdk_env::DmaBuf;
+use spdk_thread::{FdWatch, Interest, IoChannel, IoDevice, Period, PollResult, Poller, Thread};
+
+use crate::health::Counters;
+use crate::operation::{Operation, Operations};
+use crate::queue::{Limits, Ring};
+use crate::registry::{Entry, Mode, Opened};
+use crate::{
+    BdevChannel, BdevError, BdevErrorKind, CompletionSink, DeviceIo, Geometry, IoQueue, Request,
+};
+
+/// Futures of one channel that are at the device at once; more wait in line.
+const MAX_OPERATIONS: u32 = 256;
+
+/// What all holders of one thread's channel share.
+pub(crate) struct Core {
+    name: Arc<str>,
+    device: RefCell<Box<dyn BdevChannel>>,
+    block_size: u32,
+    /// By route. Route 0 belongs to the futures.
+    rings: RefCell<Vec<Option<Rc<Ring>>>>,
+    futures: Rc<Ring>,
+    operations: Operations,
+    capacity: u32,
+    /// Sum of the depths of the rings.
+    reserved: Cell<u32>,
+    /// At the device.
+    outstanding: Cell<u32>,
+    counters: Arc<Counters>,
+    poller: RefCell<Option<Poller>>,
+    /// Keeps the device's descriptor in the reactor's set.
+    watch: RefCell<Option<FdWatch>>,
+    has_watch: bool,
+    /// What the poller was last told: true when the reactor may sleep without polling us.
+    interrupt_mode: Cell<bool>,
+    closing: Cell<bool>,
+    /// Descriptors whose holders have gone while I/O was outstanding: they stay open until it is back.
+    draining: RefCell<Vec<Arc<Opened>>>,
+    thread: Thread,
+}
+
+impl Core {
+    fn start(entry: &Entry, thread: &Thread) -> Result<Rc<Core>, BdevError> {
+        let device = entry.bdev.create_channel(thread)?;
+        let capacity = device.capacity();
+        let depth = MAX_OPERATIONS.min(capacity / 2).max(1);
+        let watch = device
+            .wake_fd()
+            .map(|fd| thread.watch_fd(fd, Interest::READABLE));
+        let futures = Ring::new(depth);
+        let core = Rc::new(Core {
+            name: Arc::clone(&entry.name),
+            device: RefCell::new(device),
+            block_size: entry.geometry.block_size,
+            rings: RefCell::new(vec![Some(Rc::clone(&futures))]),
+            futures,
+            operations: Operations::new(depth),
+            capacity,
+            reserved: Cell::new(depth),
+            outstanding: Cell::new(0),
+            counters: entry.health.join(),
+            poller: RefCell::new(None),
+            has_watch: watch.is_some(),
+            watch: RefCell::new(watch),
+            interrupt_mode: Cell::new(true),
+            closing: Cell::new(false),
+            draining: RefCell::default(),
+            thread: thread.clone(),
+        });
+        let polled = Rc::clone(&core);
+        let poller = thread.register_poller("bdev", Period::EveryTurn, move |now| polled.poll(now));
+        poller.set_interrupt_mode(true);
+        *core.poller.borrow_mut() = Some(poller);
+        Ok(core)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
+    #[inline]
+    pub(crate) fn submit(&self, io: DeviceIo) {
+        self.device.borrow_mut().submit(io);
+        self.outstanding.set(self.outstanding.get() + 1);
+        if self.interrupt_mode.get() {
+            self.start_polling();
+        }
+    }
+
+    /// The first I/O after a rest: the poller may have had its call in this turn, so make sure of another turn.
+    #[cold]
+    fn start_polling(&self) {
+        self.set_interrupt_mode(false);
+        // Refused only when the thread exits or is full of tasks; then it is busy, or polls us within its idle goal.
+        if let Ok(task) = self.thread.spawn("bdev start", async {}) {
+            task.detach();
+        }
+    }
+
+    pub(crate) fn submit_operation(&self, io: DeviceIo) {
+        self.futures.add_in_flight();
+        self.submit(io);
+    }
+
+    /// The channel's poller. Stays in polling mode for one turn after its last I/O, so that a steady trickle of single
+    /// I/Os does not switch back and forth.
+    #[inline]
+    fn poll(&self, now: u64) -> PollResult {
+        if self.outstanding.get() == 0 {
+            if !self.interrupt_mode.get() {
+                self.set_interrupt_mode(true);
+            }
+            return PollResult::Idle;
+        }
+        if self.has_watch
+            && let Some(watch) = &*self.watch.borrow()
+        {
+            // We look at the device itself; taking the flag keeps the reactor listening.
+            let _ = watch.take_readable();
+        }
+        let done = self.poll_device(now);
+        if done > 0 {
+            self.outstanding.set(self.outstanding.get() - done);
+            self.settle();
+        }
+        if self.outstanding.get() == 0 {
+            self.draining.borrow_mut().clear();
+            if self.closing.get() {
+                self.stop();
+            }
+        } else if self.has_watch {
+            let interrupt = !self.device.borrow().needs_poll();
+            if interrupt != self.interrupt_mode.get() {
+                self.set_interrupt_mode(interrupt);
+            }
+        }
+        if done > 0 {
+            PollResult::Busy
+        } else {
+            PollResult::Idle
+        }
+    }
+
+    #[inline]
+    fn poll_device(&self, now: u64) -> u32 {
+        let rings = self.rings.borrow();
+        let mut sink = CompletionSink::to_rings(&rings);
+        self.device.borrow_mut().poll(now, &mut sink);
+        let tally = sink.into_tally();
+        let done = tally.total();
+        if done > 0 {
+            self.counters.publish(&tally, self.block_size);
+        }
+        done
+    }
+
+    /// With I/O outstanding that no descriptor announces, the reactor must not sleep past its idle goal.
+    fn set_interrupt_mode(&self, on: bool) {
+        self.interrupt_mode.set(on);
+        if let Some(poller) = &*self.poller.borrow() {
+            poller.set_interrupt_mode(on);
+        }
+    }
+
+    /// Passes on what a poll has put into the rings.
+    fn settle(&self) {
+        while let Some(completion) = self.futures.pop() {
+            self.operations.finish(completion);
+        }
+        let mut route = 1;
+        loop {
+            let ring = match self.rings.borrow().get(route) {
+                None => return,
+                Some(ring) => ring.clone(),
+            };
+            if ring.is_some_and(|ring| ring.settle()) {
+                self.free_route(route);
+            }
+            route += 1;
+        }
+    }
+
+    fn free_route(&self, route: usize) {
+        let ring = self
+            .rings
+            .borrow_mut()
+            .get_mut(route)
+            .and_then(Option::take);
+        if let Some(ring) = ring {
+            self.reserved.set(self.reserved.get() - ring.depth());
+        }
+    }
+
+    fn reserve(&self, depth: u32) -> Result<(Rc<Ring>, u32), BdevError> {
+        let free = self.capacity.saturating_sub(self.reserved.get());
+        if depth == 0 || depth > free {
+            let (device, capacity) = (self.name().to_owned(), self.capacity);
+            return Err(BdevErrorKind::QueueDepth {
+                device,
+                asked: depth,
+                free,
+                capacity,
+            }
+            .into());
+        }
+        self.reserved.set(self.reserved.get() + depth);
+        let ring = Ring::new(depth);
+        let mut rings = self.rings.borrow_mut();
+        let route = match rings.iter().position(Option::is_none) {
+            Some(route) => {
+                rings[route] = Some(Rc::clone(&ring));
+                route
+            }
+            None => {
+                rings.push(Some(Rc::clone(&ring)));
+                rings.len() - 1
+            }
+        };
+        // Every route holds at least one of at most 2^32 reserved places.
+        Ok((ring, route as u32))
+    }
+
+    /// The queue of `route` is gone.
+    pub(crate) fn release(&self, route: u32) {
+        let ring = self.rings.borrow().get(route as usize).cloned().flatten();
+        if ring.is_some_and(|ring| ring.settle()) {
+            self.free_route(route as usize);
+        }
+    }
+
+    fn close(&self) {
+        self.closing.set(true);
+        if self.outstanding.get() == 0 {
+            self.stop();
+        }
+    }
+
+    /// A holder goes. Its claim on the device must outlast its I/O.
+    fn leave(&self, opened: &Arc<Opened>) {
+        if self.outstanding.get() > 0 {
+            let mut draining = self.draining.borrow_mut();
+            if !draining.iter().any(|other| Arc::ptr_eq(other, opened)) {
+                draining.push(Arc::clone(opened));
+            }
+        }
+    }
+
+    /// Ends the polling, and with it the device's channel: the poller holds the last reference.
+    fn stop(&self) {
+        self.watch.borrow_mut().take();
+        let poller = self.poller.borrow_mut().take();
+        drop(poller);
+    }
+}
+
+/// The thread's reference to its channel: the thread drops it with the last [`Channel`].
+pub(crate) struct ChannelCore(Rc<Core>);
+
+impl Drop for ChannelCore {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+pub(crate) fn io_device(name: &str, entry: Weak<Entry>) -> IoDevice<ChannelCore> {
+    IoDevice::new(name, move |thread: &Thread| {
+        let Some(entry) = entry.upgrade() else {
+            return Err("the device is gone".to_owned());
+        };
+        Core::start(&entry, thread)
+            .map(ChannelCore)
+            .map_err(|why| why.to_string())
+    })
+}
+
+/// A thread's channel on a device (SPDK: `struct spdk_io_channel` from `spdk_bdev_get_io_channel`). Own thread only; clones
+/// are references.
+///
+/// Its futures do one I/O each. At most 256 of them (or half of what the device takes) are at the device at once; later ones wait in
+/// line. A future that is dropped detaches: the device finishes with the buffer, which is then freed.
+#[derive(Clone)]
+pub struct Channel {
+    io: IoChannel<ChannelCore>,
+    limits: Limits,
+    opened: Arc<Opened>,
+}
+
+impl Channel {
+    pub(crate) fn new(io: IoChannel<ChannelCore>, opened: Arc<Opened>) -> Channel {
+        let limits = Limits::new(&opened.entry.geometry, opened.mode == Mode::ReadOnly);
+        Channel { io, limits, opened }
+    }
+
+    fn core(&self) -> &Rc<Core> {
+        &self.io.0
+    }
+
+    /// Size, shape and abilities of the device.
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        self.opened.entry.geometry
+    }
+
+    /// The device's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.core().name()
+    }
+
+    /// I/Os of all holders that are at the device.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.core().outstanding.get()
+    }
+
+    /// A lane of its own for `depth` I/Os: the fast path.
+    ///
+    /// # Errors
+    /// [`BdevErrorKind::QueueDepth`] when the device's channel cannot carry that many more, or for 0.
+    pub fn queue(&self, depth: u32) -> Result<IoQueue, BdevError> {
+        let (ring, route) = self.core().reserve(depth)?;
+        Ok(IoQueue::new(
+            self.clone(),
+            Rc::clone(self.core()),
+            ring,
+            route,
+            self.limits,
+        ))
+    }
+
+    async fn run(&self, request: Request) -> (Result<(), BdevError>, Option<DmaBuf>) {
+        Operation::new(Rc::clone(self.core()), self.limits, request).await
+    }
+
+    /// Reads `blocks` blocks from `lba` into `buf`, which comes back in any case.
+    pub async fn read(
+        &self,
+        lba: u64,
+        blocks: u32,
+        buf: DmaBuf,
+    ) -> (Result<(), BdevError>, DmaBuf) {
+        let (result, buf) = self.run(Request::read(lba, blocks, buf)).await;
+        (result, buf.unwrap_or_else(DmaBuf::empty))
+    }
+
+    /// Writes `blocks` blocks of `buf` to `lba`; with `fua` durable before it completes. The buffer comes back in any case.
+    pub async fn write(
+        &self,
+        lba: u64,
+        blocks: u32,
+        buf: DmaBuf,
+        fua: bool,
+    ) -> (Result<(), BdevError>, DmaBuf) {
+        let (result, buf) = self
+            .run(Request {
+                fua,
+                ..Request::write(lba, blocks, buf)
+            })
+            .await;
+        (result, buf.unwrap_or_else(DmaBuf::empty))
+    }
+
+    /// Zeroes `blocks` blocks from `lba`.
+    ///
+    /// # Errors
+    /// [`BdevErrorKind::Rejected`], [`BdevErrorKind::Io`].
+    pub async fn write_zeroes(&self, lba: u64, blocks: u32) -> Result<(), BdevError> {
+        self.run(Request::write_zeroes(lba, blocks)).await.0
+    }
+
+    /// Gives `blocks` blocks from `lba` back to the device; see [`Geometry::unmap_zeroes`] for what they read as.
+    ///
+    /// # Errors
+    /// [`BdevErrorKind::Rejected`], [`BdevErrorKind::Io`].
+    pub async fn unmap(&self, lba: u64, blocks: u32) -> Result<(), BdevError> {
+        self.run(Request::unmap(lba, blocks)).await.0
+    }
+
+    /// Makes every write that completed before this call, on any thread, survive power loss.
+    ///
+    /// # Errors
+    /// [`BdevErrorKind::Io`].
+    pub async fn flush(&self) -> Result<(), BdevError> {
+        self.run(Request::flush()).await.0
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.core().leave(&self.opened);
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel")
+            .field("device", &self.name())
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}

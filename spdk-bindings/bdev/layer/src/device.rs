@@ -1,0 +1,67 @@
+//! What a device implements.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use spdk_thread::Thread;
+use uuid::Uuid;
+
+use crate::{BdevError, CompletionSink, Geometry, Request};
+
+/// A block device: what all threads share (SPDK: `struct spdk_bdev` with its function table).
+pub trait Bdev: Send + Sync {
+    /// The name that operators and configuration use; unique in a registry.
+    fn name(&self) -> &str;
+
+    /// Identity across restarts, where the device has one; else made up at creation.
+    fn uuid(&self) -> Uuid;
+
+    /// Size, shape and abilities. Does not change.
+    fn geometry(&self) -> Geometry;
+
+    /// What drives it: `null`, `malloc`, `file`, ...
+    fn driver(&self) -> &'static str;
+
+    /// Makes the calling thread's own way to the device. The layer calls it once per thread, on that thread.
+    ///
+    /// # Errors
+    /// What the thread lacks (descriptors, memory, queue pairs).
+    fn create_channel(&self, thread: &Thread) -> Result<Box<dyn BdevChannel>, BdevError>;
+}
+
+/// One I/O at a device: a checked request and where its completion goes.
+#[derive(Debug)]
+pub struct DeviceIo {
+    /// What to do. In range, of legal length, with a buffer that is long enough.
+    pub request: Request,
+    /// The layer's own: which queue waits for it. Devices keep it as it is.
+    pub route: u32,
+}
+
+/// One thread's way to a device (SPDK: the I/O channel's context). Made, driven and dropped on that thread; it need not be
+/// `Send`.
+///
+/// The layer promises: requests are valid; never more than [`BdevChannel::capacity`] are in flight; [`BdevChannel::poll`] is
+/// called every turn while any is; the channel is dropped only when none is (except when the thread itself is torn down).
+pub trait BdevChannel {
+    /// Takes an I/O. Cannot refuse: what goes wrong is the result of its completion, at the next poll at the earliest.
+    fn submit(&mut self, io: DeviceIo);
+
+    /// Moves things on (one kernel entry or doorbell for all that was submitted since the last time) and hands every I/O
+    /// that is finished to `done`. `now` is the thread's time in ns.
+    fn poll(&mut self, now: u64, done: &mut CompletionSink<'_>);
+
+    /// How many I/Os may be in flight.
+    fn capacity(&self) -> u32;
+
+    /// A descriptor that becomes readable when an I/O finishes, for a sleeping reactor.
+    fn wake_fd(&self) -> Option<Rc<OwnedFd>> {
+        None
+    }
+
+    /// True while something moves on only through [`BdevChannel::poll`] and no descriptor announces it. Asked while I/O
+    /// is in flight; devices without a descriptor leave it as it is.
+    fn needs_poll(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,290 @@
+//! [`IoQueue`]: the fast path of a channel.
+
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::channel::Core;
+use crate::{Channel, Completion, DeviceIo, Geometry, Op, OpSet, Reject, Rejected, Request};
+
+/// Finished I/Os of one queue that nobody has reaped yet.
+pub(crate) struct Ring {
+    finished: RefCell<VecDeque<Completion>>,
+    /// Submitted and not reaped.
+    in_flight: Cell<u32>,
+    depth: u32,
+    /// Its queue is gone: what still comes back is dropped.
+    abandoned: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Ring {
+    pub(crate) fn new(depth: u32) -> Rc<Ring> {
+        Rc::new(Ring {
+            finished: RefCell::new(VecDeque::with_capacity(depth as usize)),
+            in_flight: Cell::new(0),
+            depth,
+            abandoned: Cell::new(false),
+            waker: RefCell::new(None),
+        })
+    }
+
+    pub(crate) fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    #[inline]
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.get()
+    }
+
+    #[inline]
+    pub(crate) fn add_in_flight(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+    }
+
+    #[inline]
+    pub(crate) fn push(&self, completion: Completion) {
+        self.finished.borrow_mut().push_back(completion);
+    }
+
+    #[inline]
+    pub(crate) fn pop(&self) -> Option<Completion> {
+        let completion = self.finished.borrow_mut().pop_front();
+        if completion.is_some() {
+            self.in_flight.set(self.in_flight.get() - 1);
+        }
+        completion
+    }
+
+    /// Called after a poll. True when the ring is abandoned and its last I/O has come back.
+    pub(crate) fn settle(&self) -> bool {
+        if self.abandoned.get() {
+            while let Some(completion) = self.pop() {
+                drop(completion);
+            }
+            return self.in_flight.get() == 0;
+        }
+        if !self.finished.borrow().is_empty()
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
+        }
+        false
+    }
+}
+
+/// What a request must fulfil, in one place and without a pointer to follow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    num_blocks: u64,
+    block_size: u32,
+    max_io_blocks: u32,
+    supports: OpSet,
+    allowed: OpSet,
+}
+
+impl Limits {
+    pub(crate) fn new(geometry: &Geometry, read_only: bool) -> Limits {
+        let mode = if read_only {
+            OpSet::READ_ONLY
+        } else {
+            OpSet::ALL
+        };
+        Limits {
+            num_blocks: geometry.num_blocks,
+            block_size: geometry.block_size,
+            max_io_blocks: geometry.max_io_blocks,
+            supports: geometry.supports,
+            allowed: geometry.supports.and(mode),
+        }
+    }
+
+    /// Whether a device may see the request.
+    #[inline]
+    pub(crate) fn accepts(&self, request: &Request) -> bool {
+        let blocks = u64::from(request.blocks);
+        let in_range = request.lba < self.num_blocks && blocks <= self.num_blocks - request.lba;
+        let data = match (&request.buf, request.op.has_data()) {
+            (Some(buf), true) => {
+                request.blocks <= self.max_io_blocks
+                    && blocks * u64::from(self.block_size) <= buf.len() as u64
+            }
+            (None, true) => false,
+            (_, false) => true,
+        };
+        let range = (in_range && blocks != 0) || request.op == Op::Flush;
+        self.allowed.contains(request.op) && range && data
+    }
+
+    /// Why [`Limits::accepts`] said no.
+    #[cold]
+    pub(crate) fn why(&self, request: &Request) -> Reject {
+        let blocks = u64::from(request.blocks);
+        if !self.supports.contains(request.op) {
+            Reject::Unsupported
+        } else if !self.allowed.contains(request.op) {
+            Reject::ReadOnly
+        } else if blocks == 0 {
+            Reject::NoBlocks
+        } else if request.lba >= self.num_blocks || blocks > self.num_blocks - request.lba {
+            Reject::OutOfRange {
+                num_blocks: self.num_blocks,
+            }
+        } else if request.blocks > self.max_io_blocks {
+            Reject::TooLong {
+                max_io_blocks: self.max_io_blocks,
+            }
+        } else {
+            match &request.buf {
+                None => Reject::NoBuffer,
+                Some(buf) => Reject::ShortBuffer {
+                    need: blocks * u64::from(self.block_size),
+                    have: buf.len() as u64,
+                },
+            }
+        }
+    }
+}
+
+/// A bounded lane on a channel: requests in by [`IoQueue::submit`], completions out by [`IoQueue::reap`], both by value,
+/// nothing allocated, locked or counted per I/O (SPDK: `spdk_bdev_read` with its call-back, without the call-back).
+///
+/// Own thread only. Completions arrive while the thread runs its pollers; reap in a poller or a task. Dropping the queue
+/// with I/O in flight lets the I/O run to its end; the buffers are freed then.
+pub struct IoQueue {
+    ring: Rc<Ring>,
+    core: Rc<Core>,
+    limits: Limits,
+    route: u32,
+    channel: Channel,
+}
+
+impl IoQueue {
+    pub(crate) fn new(
+        channel: Channel,
+        core: Rc<Core>,
+        ring: Rc<Ring>,
+        route: u32,
+        limits: Limits,
+    ) -> IoQueue {
+        IoQueue {
+            ring,
+            core,
+            limits,
+            route,
+            channel,
+        }
+    }
+
+    /// Gives one I/O to the device. It starts at the latest in the thread's next turn.
+    ///
+    /// # Errors
+    /// [`Rejected`] with the request: bad range, length, buffer or mode, or the queue is full (reap first).
+    #[inline]
+    pub fn submit(&self, request: Request) -> Result<(), Rejected> {
+        if self.ring.in_flight() >= self.ring.depth() || !self.limits.accepts(&request) {
+            return Err(self.rejected(request));
+        }
+        self.ring.add_in_flight();
+        self.core.submit(DeviceIo {
+            request,
+            route: self.route,
+        });
+        Ok(())
+    }
+
+    #[cold]
+    fn rejected(&self, request: Request) -> Rejected {
+        let why = if self.limits.accepts(&request) {
+            Reject::QueueFull {
+                depth: self.ring.depth(),
+            }
+        } else {
+            self.limits.why(&request)
+        };
+        Rejected { request, why }
+    }
+
+    /// Hands at most `max` finished I/Os to `done`, oldest first; returns how many. `done` may submit to this queue.
+    #[inline]
+    pub fn reap(&self, max: usize, mut done: impl FnMut(Completion)) -> usize {
+        let mut count = 0;
+        while count < max {
+            let Some(completion) = self.ring.pop() else {
+                break;
+            };
+            count += 1;
+            done(completion);
+        }
+        count
+    }
+
+    /// Waits until there is something to reap. At most one task waits at a time; a second one takes its place.
+    pub fn ready(&self) -> Ready<'_> {
+        Ready { queue: self }
+    }
+
+    /// I/Os submitted and not reaped.
+    #[inline]
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.ring.in_flight()
+    }
+
+    /// I/Os that it holds at most.
+    #[must_use]
+    pub fn depth(&self) -> u32 {
+        self.ring.depth()
+    }
+
+    /// The channel that it is a lane of.
+    #[must_use]
+    pub fn channel(&self) -> &Channel {
+        &self.channel
+    }
+}
+
+impl Drop for IoQueue {
+    fn drop(&mut self) {
+        self.ring.abandoned.set(true);
+        self.core.release(self.route);
+    }
+}
+
+impl fmt::Debug for IoQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IoQueue")
+            .field("device", &self.core.name())
+            .field("depth", &self.depth())
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Future of [`IoQueue::ready`].
+#[derive(Debug)]
+#[must_use = "a future does nothing until it is awaited"]
+pub struct Ready<'a> {
+    queue: &'a IoQueue,
+}
+
+impl Future for Ready<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let ring = &self.queue.ring;
+        if !ring.finished.borrow().is_empty() {
+            return Poll::Ready(());
+        }
+        let mut waker = ring.waker.borrow_mut();
+        if waker.as_ref().is_none_or(|old| !old.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,27 @@
+//! Memory that a device may read and write: owned buffers, pools of them, and shared regions.
+//!
+//! SPDK's `spdk_dma_malloc` hands out raw pointers; here a [`DmaBuf`] is a value. Whoever holds it owns its bytes;
+//! giving it to a device gives the bytes away until the completion brings them back, so no future, task or channel that
+//! is dropped in the middle can free memory that the kernel or a controller still writes.
+//!
+//! Rules that the `unsafe` sites of this module rest on:
+//!
+//! - **D1 exclusive**: at any time one `DmaBuf` value exists for the bytes `[ptr, ptr + capacity)`; it is not `Clone`, and
+//!   a pool hands a slot out only after the previous holder's `DmaBuf` was dropped.
+//! - **D2 alive**: those bytes stay mapped while the `DmaBuf` exists: a heap buffer owns its allocation, a pool buffer
+//!   holds a reference to the pool's mapping.
+//! - **D3 initialised**: the bytes were zeroed by the allocator or the kernel before the first hand-out and only ever
+//!   overwritten with bytes since; any `u8` pattern is valid.
+//! - **D4 raw region**: the bytes of a [`SharedRegion`] are never covered by a Rust reference. They are touched only by
+//!   the copy routines of `region.rs`, whose accesses to the shared side are single machine accesses that may race, as a
+//!   device's would.
+
+mod buffer;
+mod mapping;
+mod pool;
+mod region;
+
+pub use buffer::{DmaBuf, OutOfMemory, PAGE};
+pub use pool::DmaPool;
+pub(crate) use pool::{MAX_REGISTERED, PoolInner};
+pub use region::SharedRegion;

@@ -1,0 +1,68 @@
+#![allow(
+    unsafe_code,
+    reason = "maps and unmaps anonymous memory: rules D2 and D3 of dma.rs start here"
+)]
+//! One anonymous, private, zero-filled mapping; the memory behind pools and regions.
+
+use core::ffi::c_void;
+use core::ptr::NonNull;
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+use super::{OutOfMemory, PAGE};
+
+/// An owned range of pages. Zero-filled at first touch; unmapped on drop.
+pub(super) struct Mapping {
+    ptr: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping is plain memory without thread affinity; who may touch its bytes is ruled by D1 and D4.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; the type itself offers only its address and length.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps at least `len` bytes (rounded up to a page), with huge pages where the kernel has them to give: random
+    /// access over hundreds of MiB is bound by address translation otherwise.
+    pub(super) fn new(len: usize) -> Result<Mapping, OutOfMemory> {
+        let fail = OutOfMemory { bytes: len };
+        let len = len.max(1).checked_next_multiple_of(PAGE).ok_or(fail)?;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice aliases nothing.
+        let ptr = unsafe {
+            mmap_anonymous(
+                core::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )
+        }
+        .map_err(|_| OutOfMemory { bytes: len })?;
+        let ptr = NonNull::new(ptr.cast::<u8>()).ok_or(OutOfMemory { bytes: len })?;
+        if len >= 2 << 20 {
+            // A hint: kernels without transparent huge pages answer EINVAL and nothing is lost but speed.
+            // SAFETY: the range is the mapping made above, and LinuxHugepage changes no contents.
+            let _ = unsafe { madvise(ptr.as_ptr().cast::<c_void>(), len, Advice::LinuxHugepage) };
+        }
+        Ok(Mapping { ptr, len })
+    }
+
+    pub(super) fn as_ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `new`, and by D2 no buffer into it exists any more.
+        let unmapped = unsafe { munmap(self.ptr.as_ptr().cast::<c_void>(), self.len) };
+        debug_assert!(
+            unmapped.is_ok(),
+            "munmap of our own mapping failed: {unmapped:?}"
+        );
+    }
+}

@@ -1,0 +1,231 @@
+#![allow(
+    unsafe_code,
+    reason = "computes slot addresses inside the pool's mapping (D1, D2 of dma.rs)"
+)]
+//! [`DmaPool`]: a fixed number of equal buffers in one mapping, taken and given back without locks.
+
+use core::fmt;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use crossbeam_queue::ArrayQueue;
+
+use super::mapping::Mapping;
+use super::{DmaBuf, OutOfMemory, PAGE};
+
+/// Registered pools that may exist at once in a process; later pools work, unregistered.
+pub(crate) const MAX_REGISTERED: usize = 64;
+
+/// Bit i is set while a pool has index i.
+static INDEXES: AtomicU64 = AtomicU64::new(0);
+
+/// A bounded set of equal buffers (SPDK: `spdk_mempool` of iobufs). `Clone + Send + Sync`; any thread takes, any
+/// thread drops. An empty pool answers `None`: back-pressure, never an allocation.
+///
+/// The pool's memory is one mapping; io_uring instances register it whole, so I/O on its buffers skips pinning pages per
+/// request. The memory lives until the last buffer and the last instance that registered it are gone.
+#[derive(Clone)]
+pub struct DmaPool {
+    inner: Arc<PoolInner>,
+}
+
+pub(crate) struct PoolInner {
+    memory: Mapping,
+    stride: usize,
+    capacity: u32,
+    count: usize,
+    free: ArrayQueue<u32>,
+    index: Option<u16>,
+}
+
+impl DmaPool {
+    /// `count` buffers of `buf_len` bytes each (rounded up to whole pages).
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when the mapping fails or the numbers overflow.
+    pub fn new(buf_len: usize, count: usize) -> Result<DmaPool, OutOfMemory> {
+        let fail = OutOfMemory {
+            bytes: buf_len.saturating_mul(count),
+        };
+        let stride = buf_len.max(1).checked_next_multiple_of(PAGE).ok_or(fail)?;
+        let capacity = u32::try_from(stride).map_err(|_| fail)?;
+        let slots = u32::try_from(count.max(1)).map_err(|_| fail)?;
+        let memory = Mapping::new(stride.checked_mul(slots as usize).ok_or(fail)?)?;
+        let free = ArrayQueue::new(slots as usize);
+        for slot in 0..slots {
+            // Cannot fail: the queue has room for every slot.
+            let _ = free.push(slot);
+        }
+        let index = take_index();
+        Ok(DmaPool {
+            inner: Arc::new(PoolInner {
+                memory,
+                stride,
+                capacity,
+                count: slots as usize,
+                free,
+                index,
+            }),
+        })
+    }
+
+    /// Takes a buffer with `len` = its full capacity and whatever bytes its last holder left; `None` when all are out.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> Option<DmaBuf> {
+        let slot = self.inner.free.pop()?;
+        // SAFETY: slots are below `count`, so the offset lies inside the mapping (D2).
+        let ptr = unsafe {
+            self.inner
+                .memory
+                .as_ptr()
+                .add(slot as usize * self.inner.stride)
+        };
+        // D1: the slot was in the free list, so no buffer for it exists.
+        Some(DmaBuf::from_pool(
+            ptr,
+            self.inner.capacity,
+            Arc::clone(&self.inner),
+        ))
+    }
+
+    /// Buffers that can be taken now (a snapshot: other threads take and give back).
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.inner.free.len()
+    }
+
+    /// Buffers in all.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.inner.count
+    }
+
+    /// Bytes of each buffer.
+    #[must_use]
+    pub fn buf_len(&self) -> usize {
+        self.inner.stride
+    }
+}
+
+impl PoolInner {
+    #[inline]
+    pub(crate) fn index(&self) -> Option<u16> {
+        self.index
+    }
+
+    /// The whole memory, to register with the kernel.
+    pub(crate) fn span(&self) -> (NonNull<u8>, usize) {
+        (self.memory.as_ptr(), self.memory.len())
+    }
+
+    #[inline]
+    pub(super) fn give_back(&self, ptr: NonNull<u8>) {
+        let offset = ptr.as_ptr() as usize - self.memory.as_ptr().as_ptr() as usize;
+        let returned = self.free.push((offset / self.stride) as u32);
+        debug_assert!(returned.is_ok(), "more buffers came back than the pool has");
+    }
+}
+
+impl Drop for PoolInner {
+    fn drop(&mut self) {
+        if let Some(index) = self.index {
+            INDEXES.fetch_and(!(1 << index), Ordering::Relaxed);
+        }
+    }
+}
+
+fn take_index() -> Option<u16> {
+    let mut used = INDEXES.load(Ordering::Relaxed);
+    loop {
+        let index = (!used).trailing_zeros();
+        if index as usize >= MAX_REGISTERED {
+            return None;
+        }
+        match INDEXES.compare_exchange_weak(
+            used,
+            used | 1 << index,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        ) {
+            Ok(_) => return Some(index as u16),
+            Err(now) => used = now,
+        }
+    }
+}
+
+impl fmt::Debug for DmaPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DmaPool")
+            .field("buf_len", &self.buf_len())
+            .field("count", &self.count())
+            .field("available", &self.available())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn an_empty_pool_says_none_and_a_dropped_buffer_comes_back() {
+        let pool = DmaPool::new(4096, 3).unwrap();
+        let held: Vec<_> = (0..3).map(|_| pool.get().unwrap()).collect();
+        assert_eq!(
+            held.iter()
+                .map(DmaBuf::as_ptr)
+                .collect::<HashSet<_>>()
+                .len(),
+            3
+        );
+        assert!(pool.get().is_none());
+        drop(held);
+        assert_eq!(pool.available(), 3);
+        assert!(pool.get().is_some());
+    }
+
+    #[test]
+    fn buffers_outlive_the_pool_handle() {
+        let pool = DmaPool::new(100, 1).unwrap();
+        let mut buf = pool.get().unwrap();
+        drop(pool);
+        buf.as_mut_slice().fill(9);
+        assert_eq!(buf.as_slice(), [9; 4096]);
+    }
+
+    #[test]
+    fn a_new_pool_has_an_index_of_its_own() {
+        let (a, b) = (
+            DmaPool::new(4096, 1).unwrap(),
+            DmaPool::new(4096, 1).unwrap(),
+        );
+        let (ia, ib) = (a.get().unwrap().pool_index(), b.get().unwrap().pool_index());
+        assert!(ia.is_some() && ib.is_some() && ia != ib);
+        assert_eq!(DmaBuf::alloc(1).unwrap().pool_index(), None);
+    }
+
+    #[test]
+    fn four_threads_never_hold_the_same_buffer() {
+        let pool = DmaPool::new(4096, 8).unwrap();
+        std::thread::scope(|scope| {
+            for id in 0..4u8 {
+                let pool = pool.clone();
+                scope.spawn(move || {
+                    for _ in 0..20_000 {
+                        let Some(mut buf) = pool.get() else { continue };
+                        buf.as_mut_slice()[..64].fill(id);
+                        assert!(
+                            buf.as_slice()[..64].iter().all(|b| *b == id),
+                            "two holders of one buffer"
+                        );
+                    }
+                });
+            }
+        });
+        assert_eq!(pool.available(), 8);
+    }
+}
