@@ -8,7 +8,7 @@ use crate::proto::ctl::{SmdPoolReq, SmdPoolResp, smd_pool_resp};
 use crate::proto::mgmt::{
     PoolCreateReq, PoolCreateResp, PoolDestroyReq, PoolDestroyResp, PoolProperty, PoolQueryReq,
     PoolQueryResp, PoolRebuildStatus, PoolServiceState, StorageMediaType, StorageUsageStats,
-    pool_property,
+    pool_property, pool_rebuild_status,
 };
 use module_sdk::prost::Message;
 use module_sdk::{Der, DmaBuf, Tag, rpc_call};
@@ -59,7 +59,7 @@ pub(crate) async fn create(request: PoolCreateReq) -> PoolCreateResp {
             svc_reps: vec![rank],
             tgt_ranks: vec![rank],
             tier_bytes: vec![size],
-            mem_file_bytes: 0,
+            ..PoolCreateResp::default()
         },
         Err(der) => PoolCreateResp {
             status: der.neg(),
@@ -163,7 +163,7 @@ fn described(reply: &wire::PoolQueryRep, rank: u32, query_mask: u64) -> PoolQuer
     let state = if disabled == 0 {
         PoolServiceState::Ready
     } else {
-        PoolServiceState::Degraded
+        PoolServiceState::TargetsExcluded
     };
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     PoolQueryResp {
@@ -172,7 +172,7 @@ fn described(reply: &wire::PoolQueryRep, rank: u32, query_mask: u64) -> PoolQuer
         total_targets: count(reply.targets.len()),
         active_targets: count(active.len()),
         disabled_targets: count(disabled),
-        rebuild: Some(PoolRebuildStatus::default()),
+        rebuild: Some(no_rebuild()),
         tier_stats: vec![space],
         version: 1,
         leader: rank,
@@ -185,6 +185,16 @@ fn described(reply: &wire::PoolQueryRep, rank: u32, query_mask: u64) -> PoolQuer
         svc_reps: vec![rank],
         query_mask,
         ..PoolQueryResp::default()
+    }
+}
+
+/// No rebuild runs. State 0 is DAOS's BUSY, so an empty message would say the opposite.
+fn no_rebuild() -> PoolRebuildStatus {
+    let idle = pool_rebuild_status::State::Idle.into();
+    PoolRebuildStatus {
+        state: idle,
+        derived_state: idle,
+        ..PoolRebuildStatus::default()
     }
 }
 
@@ -329,7 +339,7 @@ mod tests {
         );
         assert_eq!(
             (answer.state(), answer.leader, answer.query_mask),
-            (PoolServiceState::Degraded, 5, 3)
+            (PoolServiceState::TargetsExcluded, 5, 3)
         );
     }
 }
