@@ -17,7 +17,8 @@
 //! everything called `blocking` are for control threads.
 //!
 //! Modules: `layout` · `role` · `xstream` inside view · `xref` address · `set` table · `execute` waiting for others ·
-//! `collective`, `target_set` · `start`, `shutdown` · `stats`, `ults` for operators.
+//! `collective`, `target_set` · `start`, `shutdown` · `stats`, `ults` for operators ·
+//! [`testing`] xstreams stepped on one OS thread.
 
 mod collective;
 mod error;
@@ -29,6 +30,7 @@ mod shutdown;
 mod start;
 mod stats;
 mod target_set;
+pub mod testing;
 mod ults;
 mod xref;
 mod xstream;
@@ -48,3 +50,6 @@ pub use target_set::TargetSet;
 pub use ults::XstreamUlts;
 pub use xref::XstreamRef;
 pub use xstream::{Xstream, current};
+
+#[cfg(test)]
+mod tests;

@@ -27,16 +27,22 @@ pub struct Held {
     pub holders: Vec<String>,
 }
 
-/// Sets the flag everywhere; returns when every xstream has it.
-pub(crate) fn announce(xstreams: &Xstreams, until: Instant) -> Result<(), Held> {
+/// Sets the flag for everybody.
+pub(crate) fn mark(xstreams: &Xstreams) {
     xstreams.mark_shutting_down();
+    xstreams
+        .all()
+        .iter()
+        .for_each(|xstream| xstream.shared.shutting_down.store(true, Ordering::Release));
+}
+
+/// Sets the flag and waits until every xstream has come round to see it.
+pub(crate) fn announce(xstreams: &Xstreams, until: Instant) -> Result<(), Held> {
+    mark(xstreams);
     let asked: Vec<_> = xstreams
         .all()
         .iter()
-        .map(|xstream| {
-            xstream.shared.shutting_down.store(true, Ordering::Release);
-            (xstream, xstream.call_later(|_| ()))
-        })
+        .map(|xstream| (xstream, xstream.call_later(|_| ())))
         .collect();
     let mut holders = Vec::new();
     for (xstream, answer) in asked {

@@ -202,7 +202,7 @@ impl XstreamSet {
             metrics,
         } = self;
         drop(metrics);
-        shutdown::announce(&xstreams, until)?;
+        shutdown::mark(&xstreams);
         let order = xstreams.layout().start_order();
         let started: Vec<XstreamRef> = order
             .iter()

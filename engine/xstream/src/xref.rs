@@ -16,7 +16,7 @@ pub(crate) struct Shared {
     pub(crate) handle: ThreadHandle,
     /// No more ULTs. Set once, from the control thread that shuts down.
     pub(crate) stopping: AtomicBool,
-    /// The engine shuts down. Set on the xstream itself.
+    /// The engine shuts down. Set once, from the control thread.
     pub(crate) shutting_down: AtomicBool,
 }
 
@@ -81,9 +81,9 @@ impl XstreamRef {
         self.shared.stopping.load(Ordering::Acquire)
     }
 
-    /// Whether this xstream knows that the engine shuts down (DAOS: `dss_srv_shutting_down()`).
+    /// Whether the engine shuts down, as this xstream sees it (DAOS: `dss_srv_shutting_down()`).
     pub fn is_shutting_down(&self) -> bool {
-        self.shared.shutting_down.load(Ordering::Relaxed)
+        self.shared.shutting_down.load(Ordering::Acquire)
     }
 
     /// Runs `f` on the xstream in a later turn; FIFO per sender; never blocks. Messages pass while the engine stops,
@@ -113,7 +113,7 @@ impl XstreamRef {
     {
         self.check_running()?;
         let sent = self.send(move |xstream| {
-            if let Err(error) = xstream.spawn(name, f(xstream)) {
+            if let Err(error) = xstream.spawn_accepted(name, f(xstream)) {
                 tracing::warn!(ult = name, xstream = xstream.name(), %error, "ULT dropped");
             }
         });

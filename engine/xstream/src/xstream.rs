@@ -97,6 +97,15 @@ impl Xstream {
         future: impl Future<Output = T> + 'static,
     ) -> Result<JoinHandle<T>, SpawnError> {
         self.inner.address.check_running()?;
+        self.spawn_accepted(name, future)
+    }
+
+    /// The same for a ULT that was accepted before the engine began to stop: it is not refused on its way.
+    pub(crate) fn spawn_accepted<T: 'static>(
+        &self,
+        name: &'static str,
+        future: impl Future<Output = T> + 'static,
+    ) -> Result<JoinHandle<T>, SpawnError> {
         self.inner
             .thread
             .spawn(name, future)

@@ -1,0 +1,124 @@
+//! Xstreams stepped on one OS thread, under a clock that the test turns: the same code as on reactors, and the same run
+//! every time.
+
+use std::future::Future;
+
+use engine_tls::{KeyRegistry, TlsError};
+use spdk_thread::testing::Lockstep;
+use spdk_thread::{JoinError, Thread, ThreadOptions};
+
+use crate::start::bring_up;
+use crate::{Core, Layout, LayoutOptions, XstreamId, Xstreams};
+
+/// The xstreams of a small engine and their time.
+#[derive(Debug)]
+pub struct Stepped {
+    /// The clock and the turns.
+    pub lockstep: Lockstep,
+    threads: Vec<Thread>,
+    xstreams: Xstreams,
+}
+
+impl Stepped {
+    /// One system xstream, `targets` mains and `helpers` offload xstreams, past the start-up barrier.
+    ///
+    /// # Errors
+    /// The storage of one could not be made.
+    ///
+    /// # Panics
+    /// If there can be no such layout (no targets, or too many).
+    pub fn new(targets: u32, helpers: u32, registry: &KeyRegistry) -> Result<Stepped, TlsError> {
+        Stepped::with_options(targets, helpers, registry, &ThreadOptions::default())
+    }
+
+    /// The same with bounds of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`Stepped::new`].
+    ///
+    /// # Panics
+    /// As [`Stepped::new`].
+    pub fn with_options(
+        targets: u32,
+        helpers: u32,
+        registry: &KeyRegistry,
+        options: &ThreadOptions,
+    ) -> Result<Stepped, TlsError> {
+        let wanted = LayoutOptions {
+            targets,
+            helpers,
+            first_core: None,
+            numa_node: None,
+            oversubscribe: true,
+        };
+        let layout = match Layout::compute(
+            &wanted,
+            &[Core {
+                cpu: 0,
+                node: 0,
+                sibling: false,
+            }],
+        ) {
+            Ok(layout) => layout,
+            Err(error) => panic!("Stepped: {error}"),
+        };
+        let mut lockstep = Lockstep::new();
+        let (mut threads, mut by_id) = (Vec::new(), Vec::new());
+        for spec in layout.xstreams() {
+            let thread = lockstep.thread_with(&spec.name(), options.clone());
+            by_id.push(bring_up(&thread, spec.clone(), registry)?);
+            threads.push(thread);
+        }
+        let xstreams = Xstreams::new(layout, by_id);
+        for xstream in xstreams.all() {
+            let all = xstreams.clone();
+            if let Err(error) = xstream.send(move |xstream| xstream.install_set(all)) {
+                panic!("Stepped: {error}");
+            }
+        }
+        lockstep.settle();
+        Ok(Stepped {
+            lockstep,
+            threads,
+            xstreams,
+        })
+    }
+
+    /// The table.
+    pub fn xstreams(&self) -> &Xstreams {
+        &self.xstreams
+    }
+
+    /// The thread of an xstream.
+    ///
+    /// # Panics
+    /// If there is no such xstream.
+    pub fn thread(&self, id: XstreamId) -> &Thread {
+        &self.threads[id.0 as usize]
+    }
+
+    /// Runs `future` as a ULT of an xstream until it is done; see [`Lockstep::block_on`].
+    ///
+    /// # Errors
+    /// As [`Lockstep::block_on`].
+    ///
+    /// # Panics
+    /// As [`Lockstep::block_on`], and if there is no such xstream.
+    pub fn block_on<T: 'static>(
+        &mut self,
+        id: XstreamId,
+        future: impl Future<Output = T> + 'static,
+    ) -> Result<T, JoinError> {
+        let thread = self.threads[id.0 as usize].clone();
+        self.lockstep.block_on(&thread, future)
+    }
+}
+
+impl Drop for Stepped {
+    /// Lets the threads go of their xstreams, which refer to their threads.
+    fn drop(&mut self) {
+        self.threads
+            .iter()
+            .for_each(|thread| thread.set_scope(None));
+    }
+}

@@ -1,0 +1,4 @@
+//! Xstreams together: stepped on one OS thread, and on real reactors.
+
+mod running;
+mod stepped;
