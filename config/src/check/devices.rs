@@ -57,74 +57,82 @@ impl Subject<'_> {
 }
 
 fn keys(rules: &mut Rules<'_>, this: &Subject<'_>) {
-    let Subject { device, .. } = *this;
-    let (name, kind) = (&device.name, device.kind);
     if !this.sound(rules, &["name", "kind"]) {
         return;
     }
-    let path_known = this.sound(rules, &["path"]);
-    let size_known = this.sound(rules, &["size", "create"]);
-    match kind {
-        DeviceKind::File => {
-            if device.path.is_none() && path_known {
-                let message = format!("device {name:?} of kind \"file\" has no path");
-                this.fault(
-                    rules,
-                    Kind::MissingKey,
-                    "path",
-                    message,
-                    "needs the key `path`",
-                    "give the file or block device behind it",
-                );
-            }
-            if device.create && device.size.is_none() && size_known {
-                let message = format!("device {name:?} is to be created, but has no size");
-                this.fault(
-                    rules,
-                    Kind::MissingKey,
-                    "create",
-                    message,
-                    "needs the key `size`",
-                    "for example size = \"1GiB\"",
-                );
-            }
-        }
-        DeviceKind::Malloc | DeviceKind::Null => {
-            let word = kind.as_str();
-            if device.size.is_none() && size_known {
-                let message = format!("device {name:?} of kind {word:?} has no size");
-                this.fault(
-                    rules,
-                    Kind::MissingKey,
-                    "size",
-                    message,
-                    "needs the key `size`",
-                    "for example size = \"1GiB\"",
-                );
-            }
-            if device.path.is_some() {
-                let message = format!("device {name:?} of kind {word:?} cannot have a path");
-                this.fault(
-                    rules,
-                    Kind::Conflict,
-                    "path",
-                    message,
-                    "only for kind \"file\"",
-                    "remove it, or use kind = \"file\"",
-                );
-            }
-            if device.create {
-                let message = format!("device {name:?} of kind {word:?} cannot be created");
-                this.fault(
-                    rules,
-                    Kind::Conflict,
-                    "create",
-                    message,
-                    "only for kind \"file\"",
-                    "remove it: it is made at every start",
-                );
-            }
-        }
+    match this.device.kind {
+        DeviceKind::File => keys_of_file(rules, this),
+        DeviceKind::Malloc | DeviceKind::Null => keys_of_made(rules, this),
+    }
+}
+
+fn keys_of_file(rules: &mut Rules<'_>, this: &Subject<'_>) {
+    let Device {
+        name,
+        path,
+        size,
+        create,
+        ..
+    } = this.device;
+    if path.is_none() && this.sound(rules, &["path"]) {
+        let message = format!("device {name:?} of kind \"file\" has no path");
+        let help = "give the file or block device behind it";
+        this.fault(
+            rules,
+            Kind::MissingKey,
+            "path",
+            message,
+            "needs the key `path`",
+            help,
+        );
+    }
+    if *create && size.is_none() && this.sound(rules, &["size", "create"]) {
+        let message = format!("device {name:?} is to be created, but has no size");
+        let help = "for example size = \"1GiB\"";
+        this.fault(
+            rules,
+            Kind::MissingKey,
+            "create",
+            message,
+            "needs the key `size`",
+            help,
+        );
+    }
+}
+
+/// Kinds that are made at every start.
+fn keys_of_made(rules: &mut Rules<'_>, this: &Subject<'_>) {
+    let Device {
+        name,
+        kind,
+        path,
+        size,
+        create,
+        ..
+    } = this.device;
+    let word = kind.as_str();
+    let only_file = "only for kind \"file\"";
+    if size.is_none() && this.sound(rules, &["size"]) {
+        let message = format!("device {name:?} of kind {word:?} has no size");
+        let help = "for example size = \"1GiB\"";
+        this.fault(
+            rules,
+            Kind::MissingKey,
+            "size",
+            message,
+            "needs the key `size`",
+            help,
+        );
+    }
+    if path.is_some() {
+        let message = format!("device {name:?} of kind {word:?} cannot have a path");
+        let help = "remove it, or use kind = \"file\"";
+        this.fault(rules, Kind::Conflict, "path", message, only_file, help);
+    }
+    if *create {
+        let message = format!("device {name:?} of kind {word:?} cannot be created");
+        let help = "remove it: it is made at every start";
+        this.fault(rules, Kind::Conflict, "create", message, only_file, help);
     }
 }
 

@@ -1,3 +1,61 @@
-//! cargo xtask: run, test, check, bench.
+//! `cargo xtask`: what a developer runs. Prints, so that is what it may do.
+//!
+//! | command | module |
+//! |---|---|
+//! | `check` | `check`: rules on the source tree itself, in a second or two |
+//! | `test` | `test`: everything that CI runs, stage by stage |
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool speaks to its user"
+)]
 
-fn main() {}
+mod check;
+mod facts;
+mod finding;
+mod source_tree;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Keel's developer commands",
+    disable_version_flag = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Static checks: layers, tidiness, the unsafe inventory, the configuration schema
+    Check(check::Args),
+    /// Everything that CI runs; all stages, then one table
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Check(args) => check::command(&root(), &args),
+        Command::Test(args) => test::command(&root(), &args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+/// The top of the source tree: cargo says where this crate is, three levels below it.
+fn root() -> PathBuf {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let here = manifest.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    here.ancestors()
+        .nth(3)
+        .map_or_else(|| PathBuf::from("."), PathBuf::from)
+}

@@ -1,0 +1,353 @@
+//! The stages, and how one runs: its output is passed on line by line and read for counts on the way.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use anyhow::{Context, Result};
+
+use super::counts::Counts;
+
+/// One step of the test run.
+pub(crate) struct Stage {
+    pub(crate) name: &'static str,
+    work: Work,
+}
+
+enum Work {
+    /// The static checks, in this process.
+    Check,
+    /// A cargo command; `needs` names a cargo subcommand without which it is skipped.
+    Cargo {
+        args: &'static [&'static str],
+        env: Vec<(&'static str, OsString)>,
+        needs: Option<&'static str>,
+    },
+}
+
+/// How a stage ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// Tests that passed; for a stage without tests, the stage itself.
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    /// Why it did not run.
+    pub(crate) skipped: Option<String>,
+}
+
+impl Outcome {
+    pub(crate) fn failed() -> Outcome {
+        Outcome {
+            passed: 0,
+            failed: 1,
+            skipped: None,
+        }
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed > 0
+    }
+
+    /// A stage that fails with no failed test (it did not compile, it was killed) counts as one failure.
+    fn of(succeeded: bool, counts: Counts) -> Outcome {
+        let passed = if succeeded && counts.passed == 0 {
+            1
+        } else {
+            counts.passed
+        };
+        let failed = if succeeded { 0 } else { counts.failed.max(1) };
+        Outcome {
+            passed,
+            failed,
+            skipped: None,
+        }
+    }
+}
+
+/// All stages in the order in which they run: quick answers first.
+pub(crate) fn all(root: &Path) -> Vec<Stage> {
+    let cargo = |name, args| Stage {
+        name,
+        work: Work::Cargo {
+            args,
+            env: Vec::new(),
+            needs: None,
+        },
+    };
+    let tests = if is_installed("nextest") {
+        cargo("test", &["nextest", "run", "--workspace", "--no-fail-fast"])
+    } else {
+        cargo(
+            "test",
+            &[
+                "test",
+                "--workspace",
+                "--lib",
+                "--bins",
+                "--tests",
+                "--no-fail-fast",
+            ],
+        )
+    };
+    let deny = &[
+        "deny",
+        "--workspace",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ];
+    vec![
+        cargo("fmt", &["fmt", "--all", "--check"]),
+        Stage {
+            name: "check",
+            work: Work::Check,
+        },
+        Stage {
+            name: "deny",
+            work: Work::Cargo {
+                args: deny,
+                env: Vec::new(),
+                needs: Some("deny"),
+            },
+        },
+        cargo(
+            "clippy",
+            &[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ],
+        ),
+        // Tests start the daemon and load modules: programs and shared libraries must be there.
+        cargo("build", &["build", "--workspace"]),
+        tests,
+        cargo(
+            "doctest",
+            &["test", "--workspace", "--doc", "--no-fail-fast"],
+        ),
+        Stage {
+            name: "loom",
+            work: loom(root),
+        },
+    ]
+}
+
+/// The rings under loom's model checker: other flags, so a target directory of its own, or everything else would be rebuilt.
+fn loom(root: &Path) -> Work {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let env = vec![
+        ("RUSTFLAGS", "--cfg loom".into()),
+        ("CARGO_TARGET_DIR", target.join("loom").into_os_string()),
+    ];
+    Work::Cargo {
+        args: &[
+            "test",
+            "--package",
+            "spdk_ring",
+            "--lib",
+            "--tests",
+            "--no-fail-fast",
+        ],
+        env,
+        needs: None,
+    }
+}
+
+impl Stage {
+    /// The command as one would type it.
+    pub(crate) fn shown(&self) -> String {
+        match &self.work {
+            Work::Check => "cargo xtask check".into(),
+            Work::Cargo { args, env, .. } => {
+                let env: Vec<String> = env
+                    .iter()
+                    .map(|(key, value)| format!("{key}={:?} ", value.to_string_lossy()))
+                    .collect();
+                format!("{}cargo {}", env.concat(), args.join(" "))
+            }
+        }
+    }
+
+    pub(crate) fn run(&self, root: &Path) -> Result<Outcome> {
+        match &self.work {
+            Work::Check => {
+                let failures = crate::check::run(root)?.show();
+                Ok(Outcome::of(
+                    failures == 0,
+                    Counts {
+                        passed: 0,
+                        failed: failures,
+                    },
+                ))
+            }
+            Work::Cargo {
+                needs: Some(tool), ..
+            } if !is_installed(tool) => {
+                let why = format!("cargo-{tool} is not installed (cargo install cargo-{tool})");
+                println!("skipped: {why}");
+                Ok(Outcome {
+                    passed: 0,
+                    failed: 0,
+                    skipped: Some(why),
+                })
+            }
+            Work::Cargo { args, env, .. } => {
+                let mut command = Command::new(cargo());
+                command
+                    .args(*args)
+                    .envs(env.iter().cloned())
+                    .current_dir(root);
+                let (succeeded, counts) = run(&mut command, io::stdout(), io::stderr())?;
+                Ok(Outcome::of(succeeded, counts))
+            }
+        }
+    }
+}
+
+fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+fn is_installed(subcommand: &str) -> bool {
+    let version = Command::new(cargo())
+        .args([subcommand, "--version"])
+        .stdin(Stdio::null())
+        .output();
+    version.is_ok_and(|output| output.status.success())
+}
+
+/// Runs a command with its output passed through.
+fn run(
+    command: &mut Command,
+    out: impl Write,
+    err: impl Write + Send + 'static,
+) -> Result<(bool, Counts)> {
+    let colour = if io::stdout().is_terminal() {
+        "always"
+    } else {
+        "never"
+    };
+    let mut child = command
+        .env("CARGO_TERM_COLOR", colour)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))?;
+    let stderr = child
+        .stderr
+        .take()
+        .map(|pipe| thread::spawn(move || pass_on(pipe, err)));
+    let mut counts = child
+        .stdout
+        .take()
+        .map(|pipe| pass_on(pipe, out))
+        .unwrap_or_default();
+    if let Some(stderr) = stderr {
+        counts = counts.and(stderr.join().unwrap_or_default());
+    }
+    let status = child.wait().context("cannot wait for the command")?;
+    Ok((status.success(), counts))
+}
+
+fn pass_on(from: impl Read, mut to: impl Write) -> Counts {
+    let mut counts = Counts::default();
+    let mut from = BufReader::new(from);
+    let mut line = Vec::new();
+    while matches!(from.read_until(b'\n', &mut line), Ok(n) if n > 0) {
+        counts.read_line(&String::from_utf8_lossy(&line));
+        let _ = to.write_all(&line).and_then(|()| to.flush()); // a closed terminal does not stop the tests
+        line.clear();
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Outcome {
+        let (succeeded, counts) = run(
+            Command::new("sh").args(["-c", script]),
+            io::sink(),
+            io::sink(),
+        )
+        .unwrap();
+        Outcome::of(succeeded, counts)
+    }
+
+    #[test]
+    fn tests_are_counted_from_both_streams() {
+        let outcome = shell(
+            "echo 'test result: ok. 3 passed; 0 failed; 0 ignored'; \
+             echo '     Summary [   0.1s] 4 tests run: 4 passed, 0 skipped' >&2",
+        );
+        assert_eq!(
+            outcome,
+            Outcome {
+                passed: 7,
+                failed: 0,
+                skipped: None
+            }
+        );
+    }
+
+    #[test]
+    fn a_stage_without_tests_counts_as_one() {
+        assert_eq!(
+            shell("exit 0"),
+            Outcome {
+                passed: 1,
+                failed: 0,
+                skipped: None
+            }
+        );
+        assert_eq!(
+            shell("echo 'error: does not compile'; exit 101"),
+            Outcome::failed()
+        );
+    }
+
+    #[test]
+    fn a_failure_is_a_failure_whatever_the_counts_say() {
+        let outcome = shell("echo 'test result: ok. 3 passed; 0 failed'; exit 101");
+        assert_eq!(
+            outcome,
+            Outcome {
+                passed: 3,
+                failed: 1,
+                skipped: None
+            }
+        );
+        let outcome = shell("echo 'test result: FAILED. 3 passed; 2 failed'; exit 101");
+        assert_eq!(
+            outcome,
+            Outcome {
+                passed: 3,
+                failed: 2,
+                skipped: None
+            }
+        );
+    }
+
+    #[test]
+    fn loom_keeps_out_of_the_ordinary_target_directory() {
+        let stages = all(Path::new("/top"));
+        let loom = stages
+            .iter()
+            .find(|stage| stage.name == "loom")
+            .unwrap()
+            .shown();
+        assert!(
+            loom.contains("RUSTFLAGS=\"--cfg loom\"") && loom.contains("/loom\" cargo test"),
+            "{loom}"
+        );
+    }
+}
