@@ -1,0 +1,152 @@
+//! Calls that wait for their answers on one xstream.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use daos_errno::Der;
+use spdk_env::DmaBuf;
+
+use crate::table::{Key, Table};
+
+/// The answer to a call.
+pub struct Reply {
+    /// 0 or a negative DAOS error number.
+    pub status: i32,
+    /// The module's message.
+    pub body: Vec<u8>,
+    /// Raw data: a buffer and how many of its bytes count.
+    pub bulk: Option<(DmaBuf, usize)>,
+}
+
+impl Reply {
+    /// The reply itself unless its status is an error.
+    pub fn into_result(self) -> Result<Reply, Der> {
+        Der::check(self.status).map(|()| self)
+    }
+
+    /// The raw data; empty if there is none.
+    pub fn bulk_bytes(&self) -> &[u8] {
+        self.bulk
+            .as_ref()
+            .map_or(&[], |(buf, len)| &buf.as_slice()[..*len])
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Reply {{ status: {}, body: {} bytes, ",
+            self.status,
+            self.body.len()
+        )?;
+        write!(
+            f,
+            "bulk: {} bytes }}",
+            self.bulk.as_ref().map_or(0, |(_, len)| *len)
+        )
+    }
+}
+
+enum State {
+    Waiting(Option<Waker>),
+    Ready(Result<Reply, Der>),
+}
+
+/// The waiting calls of one xstream (or one outgoing connection); bounded.
+pub(crate) struct Calls {
+    table: RefCell<Table<State>>,
+}
+
+impl Calls {
+    pub(crate) fn new(max: usize) -> Rc<Calls> {
+        Rc::new(Calls {
+            table: RefCell::new(Table::new(max)),
+        })
+    }
+
+    /// A place for an answer; `None` at the bound.
+    pub(crate) fn open(&self) -> Option<Key> {
+        self.table.borrow_mut().insert(State::Waiting(None)).ok()
+    }
+
+    /// Gives the answer to whoever waits; an answer nobody waits for any more is dropped.
+    pub(crate) fn complete(&self, key: Key, result: Result<Reply, Der>) {
+        let previous = match self.table.borrow_mut().get_mut(key) {
+            Some(state @ State::Waiting(_)) => Some(std::mem::replace(state, State::Ready(result))),
+            _ => None,
+        };
+        if let Some(State::Waiting(Some(waker))) = previous {
+            waker.wake();
+        }
+    }
+
+    /// Fails every waiting call.
+    pub(crate) fn fail_all(&self, der: Der) {
+        let mut wakers = Vec::new();
+        for state in self.table.borrow_mut().iter_mut() {
+            if let State::Waiting(waker) = state {
+                wakers.extend(waker.take());
+                *state = State::Ready(Err(der));
+            }
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A call under way. Dropping it forgets the answer; the handler is not told. Own xstream only.
+#[must_use = "a call is only answered to whoever waits for it"]
+pub struct PendingCall(Inner);
+
+enum Inner {
+    Failed(Der),
+    Waiting(Rc<Calls>, Key),
+}
+
+impl PendingCall {
+    pub(crate) fn failed(der: Der) -> PendingCall {
+        PendingCall(Inner::Failed(der))
+    }
+
+    pub(crate) fn waiting(calls: Rc<Calls>, key: Key) -> PendingCall {
+        PendingCall(Inner::Waiting(calls, key))
+    }
+}
+
+impl Future for PendingCall {
+    type Output = Result<Reply, Der>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (calls, key) = match &self.0 {
+            Inner::Failed(der) => return Poll::Ready(Err(*der)),
+            Inner::Waiting(calls, key) => (calls, *key),
+        };
+        let mut table = calls.table.borrow_mut();
+        match table.get_mut(key) {
+            Some(State::Waiting(waker)) => {
+                *waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Some(State::Ready(_)) => {}
+            // Polled after completion: the answer was handed out.
+            None => return Poll::Ready(Err(Der::CANCELED)),
+        }
+        match table.remove(key) {
+            Some(State::Ready(result)) => Poll::Ready(result),
+            _ => Poll::Ready(Err(Der::CANCELED)),
+        }
+    }
+}
+
+impl Drop for PendingCall {
+    fn drop(&mut self) {
+        if let Inner::Waiting(calls, key) = &self.0 {
+            let forgotten = calls.table.borrow_mut().remove(*key);
+            drop(forgotten);
+        }
+    }
+}

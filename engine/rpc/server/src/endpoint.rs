@@ -1,0 +1,372 @@
+//! One xstream's side of the RPC service: its connections, its waiting calls, its message ring, and the dispatch of
+//! requests to handlers.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use daos_errno::Der;
+use spdk_ring::mpsc::Receiver;
+use spdk_thread::Thread;
+
+use crate::budget::Budget;
+use crate::calls::{Calls, Reply};
+use crate::drain::{self, DrainWatch};
+use crate::fabric::Fabric;
+use crate::home::{Control, Home, Message};
+use crate::log_gate::LogGate;
+use crate::metrics::Metrics;
+use crate::registry::{Registry, View};
+use crate::request::{Answer, Request, Slot};
+use crate::slow::SlowRequest;
+use crate::table::{Key, Table};
+use crate::tcp::{Session, adopt};
+
+/// Messages taken from the ring before other tasks of the xstream get their turn.
+const MESSAGE_BATCH: usize = 64;
+
+thread_local! {
+    /// The endpoints of the xstreams that this OS thread hosts: a few.
+    static ENDPOINTS: RefCell<Vec<Rc<Endpoint>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How far the shutdown is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub(crate) enum Phase {
+    Serving,
+    /// No new request is read; in-process calls go on.
+    Draining,
+    Closed,
+}
+
+/// Own xstream only, but for [`Endpoint::deliver`], which any code of the same OS thread may call.
+pub(crate) struct Endpoint {
+    fabric: Arc<Fabric>,
+    home: Arc<Home>,
+    thread: Thread,
+    view: View,
+    calls: Rc<Calls>,
+    call_ids: Cell<u64>,
+    sessions: RefCell<Table<Rc<Session>>>,
+    /// Sessions that wait for memory or a place in flight, first come first.
+    waiting: RefCell<VecDeque<Key>>,
+    phase: Cell<Phase>,
+    pub(crate) budget: Budget,
+    pub(crate) metrics: Metrics,
+    pub(crate) log_gate: LogGate,
+    pub(crate) drain: DrainWatch,
+}
+
+/// The endpoint of `home` if its xstream runs on this OS thread.
+pub(crate) fn on_this_os_thread(home: &Arc<Home>) -> Option<Rc<Endpoint>> {
+    find(|endpoint| Arc::ptr_eq(&endpoint.home, home))
+}
+
+/// The current xstream's endpoint.
+pub(crate) fn current() -> Option<Rc<Endpoint>> {
+    let id = spdk_thread::current()?.id();
+    find(|endpoint| endpoint.thread.id() == id)
+}
+
+fn find(is_it: impl Fn(&Endpoint) -> bool) -> Option<Rc<Endpoint>> {
+    // At the end of the OS thread the list may be gone already: then nobody waits any more.
+    ENDPOINTS
+        .try_with(|list| {
+            list.borrow()
+                .iter()
+                .find(|endpoint| is_it(endpoint))
+                .cloned()
+        })
+        .ok()
+        .flatten()
+}
+
+impl Endpoint {
+    /// Makes the current thread serve. Fails if it does already or takes no more tasks.
+    pub(crate) fn start(
+        thread: &Thread,
+        fabric: Arc<Fabric>,
+        home: Arc<Home>,
+        ring: Receiver<Message>,
+        registry: Registry,
+    ) -> Result<Rc<Endpoint>, Der> {
+        if find(|endpoint| endpoint.thread.id() == thread.id()).is_some() {
+            return Err(Der::ALREADY);
+        }
+        let options = &fabric.options;
+        let endpoint = Rc::new(Endpoint {
+            thread: thread.clone(),
+            view: View::new(registry),
+            calls: Calls::new(options.max_calls),
+            call_ids: Cell::new(1),
+            sessions: RefCell::new(Table::new(options.max_connections)),
+            waiting: RefCell::default(),
+            phase: Cell::new(Phase::Serving),
+            budget: Budget::new(options.max_in_flight, options.max_body_bytes),
+            metrics: Metrics::new(&home.name),
+            log_gate: LogGate::default(),
+            drain: DrainWatch::default(),
+            home,
+            fabric,
+        });
+        let inbox = Rc::clone(&endpoint).receive(ring);
+        drop(thread.spawn("rpc inbox", inbox).map_err(|_| Der::NOMEM)?);
+        ENDPOINTS.with(|list| list.borrow_mut().push(Rc::clone(&endpoint)));
+        Ok(endpoint)
+    }
+
+    pub(crate) fn fabric(&self) -> &Arc<Fabric> {
+        &self.fabric
+    }
+
+    pub(crate) fn home(&self) -> Arc<Home> {
+        Arc::clone(&self.home)
+    }
+
+    pub(crate) fn tag(&self) -> Option<u32> {
+        self.home.tag
+    }
+
+    pub(crate) fn thread(&self) -> &Thread {
+        &self.thread
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.thread.now()
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub(crate) fn calls(&self) -> &Rc<Calls> {
+        &self.calls
+    }
+
+    pub(crate) fn next_call_id(&self) -> u64 {
+        self.call_ids.replace(self.call_ids.get() + 1)
+    }
+
+    pub(crate) fn open_call(&self) -> Result<Key, Der> {
+        if self.phase.get() == Phase::Closed {
+            return Err(Der::SHUTDOWN);
+        }
+        self.calls.open().ok_or(Der::OVERLOAD_RETRY)
+    }
+
+    /// To the handler, if the tag is this xstream's, else to the xstream that has it.
+    pub(crate) fn route(&self, request: Request) {
+        self.metrics.requests.increment(1);
+        if self.home.tag == Some(request.tag()) {
+            return self.serve(request);
+        }
+        let Some(home) = self.fabric.home(request.tag()) else {
+            return request.reply_error(Der::BAD_TARGET);
+        };
+        self.metrics.forwarded.increment(1);
+        if let Some((request, der)) = home.post_request(request) {
+            request.reply_error(der);
+        }
+    }
+
+    fn serve(&self, request: Request) {
+        if self.phase.get() == Phase::Closed {
+            return request.reply_error(Der::SHUTDOWN);
+        }
+        match self.view.lookup(request.opcode()) {
+            Err(der) => request.reply_error(der),
+            Ok(handler) => {
+                let opcode = request.opcode();
+                // The request is inside: unwinding drops it, which answers MISC.
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler.handle(request))) {
+                    let text = panic.downcast_ref::<String>().map(String::as_str);
+                    let text = text
+                        .or_else(|| panic.downcast_ref::<&str>().copied())
+                        .unwrap_or("no text");
+                    tracing::error!(%opcode, name = self.view.name(opcode), "an RPC handler panicked: {text}");
+                }
+            }
+        }
+    }
+
+    /// An answer to a request that came in here.
+    pub(crate) fn deliver(&self, slot: Slot, answer: Answer) {
+        if answer.status < 0 {
+            self.metrics.errors.increment(1);
+        }
+        self.note_slow(&answer);
+        match slot {
+            Slot::Call(key) => {
+                let Answer {
+                    status, body, bulk, ..
+                } = answer;
+                self.calls.complete(
+                    key,
+                    Ok(Reply {
+                        status,
+                        body,
+                        bulk: bulk.map(|bulk| bulk.into_pair()),
+                    }),
+                );
+            }
+            Slot::Session(key) => {
+                self.budget.release(answer.info.charge);
+                self.metrics.in_flight.set(self.budget.requests() as f64);
+                let session = self.sessions.borrow().get(key).cloned();
+                match session {
+                    Some(session) => session.answer(answer),
+                    None => self.budget.recycle(answer.body),
+                }
+                self.wake_one_waiting();
+            }
+        }
+    }
+
+    fn note_slow(&self, answer: &Answer) {
+        let threshold = self.fabric.options.slow_request;
+        let took = Duration::from_nanos(self.now().saturating_sub(answer.info.arrived));
+        if threshold.is_zero() || took < threshold {
+            return;
+        }
+        self.metrics.slow.increment(1);
+        let info = &answer.info;
+        let name = self.view.name(info.opcode);
+        let slow = SlowRequest {
+            opcode: info.opcode,
+            name: &name,
+            tag: info.tag,
+            request_id: info.request_id,
+            peer: info.peer,
+            status: answer.status,
+            took,
+        };
+        if let Some(left_out) = self.log_gate.pass(self.now()) {
+            tracing::warn!(left_out, "slow request: {slow}");
+        }
+        if let Some(hook) = &self.fabric.options.on_slow {
+            hook(&slow);
+        }
+    }
+
+    /// A new connection's entry; `None` at the bound.
+    pub(crate) fn add_session(&self, session: Rc<Session>) -> Option<Key> {
+        let key = self.sessions.borrow_mut().insert(session).ok();
+        self.metrics
+            .connections
+            .set(self.sessions.borrow().len() as f64);
+        key
+    }
+
+    pub(crate) fn forget_session(&self, key: Key) {
+        let session = self.sessions.borrow_mut().remove(key);
+        drop(session);
+        self.metrics
+            .connections
+            .set(self.sessions.borrow().len() as f64);
+        // It may have been woken for a place that it no longer needs.
+        self.wake_one_waiting();
+        if self.sessions.borrow().len() == 0 {
+            self.drain.notify();
+        }
+    }
+
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.borrow().len()
+    }
+
+    /// Wakes every session, to look at the phase; with a reason, to close at once.
+    pub(crate) fn kick_all(&self, cut: Option<&'static str>) {
+        let all: Vec<Rc<Session>> = self.sessions.borrow().iter().cloned().collect();
+        for session in all {
+            match cut {
+                Some(why) => session.cut(why),
+                None => session.kick(),
+            }
+        }
+    }
+
+    /// `key` wants to know when memory or a place in flight may have come free.
+    pub(crate) fn wait_for_room(&self, key: Key) {
+        self.waiting.borrow_mut().push_back(key);
+    }
+
+    fn wake_one_waiting(&self) {
+        loop {
+            let Some(key) = self.waiting.borrow_mut().pop_front() else {
+                return;
+            };
+            let session = self.sessions.borrow().get(key).cloned();
+            if let Some(session) = session {
+                session.room();
+                return;
+            }
+        }
+    }
+
+    /// The ULT that takes messages from other xstreams.
+    async fn receive(self: Rc<Self>, mut ring: Receiver<Message>) {
+        poll_fn(|cx| self.poll_ring(&mut ring, cx)).await;
+        ring.close();
+        // What was sent before the close is still answered, with SHUTDOWN.
+        while ring.drain(MESSAGE_BATCH, |message| self.take(message)) > 0 {}
+        self.home
+            .close_overflow()
+            .into_iter()
+            .for_each(|message| self.take(message));
+        let _ = ENDPOINTS.try_with(|list| {
+            list.borrow_mut()
+                .retain(|endpoint| !Rc::ptr_eq(endpoint, &self))
+        });
+    }
+
+    fn poll_ring(self: &Rc<Self>, ring: &mut Receiver<Message>, cx: &mut Context<'_>) -> Poll<()> {
+        // The waker first: a message that comes after the look at the ring finds it.
+        self.home.publish_waker(cx.waker());
+        let taken = ring.drain(MESSAGE_BATCH, |message| self.take(message));
+        self.home
+            .take_overflow()
+            .into_iter()
+            .for_each(|message| self.take(message));
+        if self.phase.get() == Phase::Closed {
+            return Poll::Ready(());
+        }
+        if taken == MESSAGE_BATCH {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn take(self: &Rc<Self>, message: Message) {
+        match message {
+            Message::Request(request) => self.serve(request),
+            Message::Answer(slot, answer) => self.deliver(slot, answer),
+            Message::Adopt(connection) => adopt(self, connection),
+            Message::Control(Control::Drain { timeout_ns, done }) => {
+                self.phase.set(Phase::Draining.max_of(self.phase.get()));
+                drain::start(self, timeout_ns, done);
+            }
+            Message::Control(Control::Close { done }) => {
+                self.phase.set(Phase::Closed);
+                self.calls.fail_all(Der::SHUTDOWN);
+                self.kick_all(Some("the engine is shutting down"));
+                // Nobody may wait for it any more.
+                let _ = done.send(drain::report(self, 0));
+            }
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.home.name
+    }
+}
+
+impl Phase {
+    fn max_of(self, other: Phase) -> Phase {
+        if other > self { other } else { self }
+    }
+}

@@ -1,0 +1,215 @@
+//! A request in the hands of its handler, and where its answer goes.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use daos_errno::Der;
+use rpc_wire::{MAX_BODY, MAX_BULK, Opcode};
+use spdk_env::DmaBuf;
+
+use crate::bulk::Bulk;
+use crate::endpoint;
+use crate::home::{Home, Message};
+
+/// Who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP connection.
+    Tcp(SocketAddr),
+    /// Another module of this engine, on the xstream with this tag (`None`: an xstream without one).
+    Local(Option<u32>),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(addr) => write!(f, "{addr}"),
+            Peer::Local(Some(tag)) => write!(f, "local tag {tag}"),
+            Peer::Local(None) => write!(f, "local"),
+        }
+    }
+}
+
+/// What a request is, without its data.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Info {
+    pub opcode: Opcode,
+    pub tag: u32,
+    pub request_id: u64,
+    pub map_version: u32,
+    pub peer: Peer,
+    /// When the xstream that received it had all of it, ns.
+    pub arrived: u64,
+    /// Bytes of body that count against the receiving xstream's bound until the answer.
+    pub charge: u32,
+}
+
+/// An answer on its way back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub info: Info,
+    pub status: i32,
+    pub body: Vec<u8>,
+    pub bulk: Option<Bulk>,
+}
+
+/// Where an answer belongs: an entry of a table of the xstream that the request came in on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// A connection's send queue.
+    Session(crate::table::Key),
+    /// A waiting in-process call.
+    Call(crate::table::Key),
+}
+
+/// The way back.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub home: Arc<Home>,
+    pub slot: Slot,
+}
+
+impl Route {
+    /// From any thread: straight into the table if its xstream runs on this OS thread, else by message. Never lost
+    /// while that xstream serves: beyond the ring's bound answers take its overflow list.
+    fn send(self, answer: Answer) {
+        match endpoint::on_this_os_thread(&self.home) {
+            Some(endpoint) => endpoint.deliver(self.slot, answer),
+            None => self.home.post_answer(Message::Answer(self.slot, answer)),
+        }
+    }
+}
+
+/// One request. It belongs to its handler, which answers it once, now or later, from any xstream of the engine;
+/// dropping it answers MISC.
+pub struct Request {
+    info: Info,
+    body: Vec<u8>,
+    bulk: Option<Bulk>,
+    route: Option<Route>,
+}
+
+impl Request {
+    pub(crate) fn new(info: Info, body: Vec<u8>, bulk: Option<Bulk>, route: Route) -> Request {
+        Request {
+            info,
+            body,
+            bulk,
+            route: Some(route),
+        }
+    }
+
+    /// Module, version and operation.
+    pub fn opcode(&self) -> Opcode {
+        self.info.opcode
+    }
+
+    /// The xstream that it was sent to: 0 = system, 1 + t = main of target t.
+    pub fn tag(&self) -> u32 {
+        self.info.tag
+    }
+
+    /// The requester's number for it, for logs.
+    pub fn request_id(&self) -> u64 {
+        self.info.request_id
+    }
+
+    /// Version of the pool map that the requester acts on; 0 = none.
+    pub fn map_version(&self) -> u32 {
+        self.info.map_version
+    }
+
+    /// Who asked, for logs and access checks.
+    pub fn peer(&self) -> Peer {
+        self.info.peer
+    }
+
+    /// The module's message, checksum verified.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The raw data, checksum verified; `None` if there is none or it was taken.
+    pub fn bulk(&self) -> Option<&[u8]> {
+        self.bulk.as_ref().map(AsRef::as_ref)
+    }
+
+    /// Bytes of raw data; 0 if there is none or it was taken.
+    pub fn bulk_len(&self) -> usize {
+        self.bulk.as_ref().map_or(0, Bulk::len)
+    }
+
+    /// The raw data's buffer to keep (its `len` is the data's) and the length. It is one of the bounded pool:
+    /// while it is held, the engine takes in less.
+    pub fn take_bulk(&mut self) -> Option<(DmaBuf, usize)> {
+        self.bulk.take().map(Bulk::into_pair)
+    }
+
+    /// Answers: `status` 0 or a negative DAOS error number, `body` the module's message, `bulk` a buffer and how many
+    /// of its bytes count. The buffer is written to the socket from where it is and dropped when the kernel has it.
+    /// A body or bulk over the limits answers OVERFLOW instead.
+    pub fn reply(mut self, status: i32, body: &[u8], bulk: Option<(DmaBuf, usize)>) {
+        let bulk_len = bulk.as_ref().map_or(0, |(_, len)| *len);
+        if body.len() > MAX_BODY
+            || bulk_len > MAX_BULK
+            || bulk.as_ref().is_some_and(|(b, len)| *len > b.capacity())
+        {
+            tracing::error!(
+                opcode = %self.info.opcode, body = body.len(), bulk = bulk_len,
+                "a handler answered with more than a frame or its buffer holds; the peer gets OVERFLOW"
+            );
+            return self.finish(Der::OVERFLOW.neg(), &[], None);
+        }
+        let bulk = bulk
+            .filter(|(_, len)| *len > 0)
+            .map(|(buf, len)| Bulk::new(buf, len));
+        self.finish(status, body, bulk);
+    }
+
+    /// Answers with an error alone.
+    pub fn reply_error(mut self, der: Der) {
+        self.finish(der.neg(), &[], None);
+    }
+
+    fn finish(&mut self, status: i32, body: &[u8], bulk: Option<Bulk>) {
+        if let Some(route) = self.route.take() {
+            // The request's body has served; its memory carries the answer's, so that no request allocates.
+            let mut memory = std::mem::take(&mut self.body);
+            memory.clear();
+            memory.extend_from_slice(body);
+            self.bulk = None;
+            route.send(Answer {
+                info: self.info,
+                status,
+                body: memory,
+                bulk,
+            });
+        }
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        if self.route.is_some() {
+            tracing::warn!(
+                opcode = %self.info.opcode, request = self.info.request_id, peer = %self.info.peer,
+                "request dropped unanswered (its handler panicked or forgot it); the peer gets MISC"
+            );
+            self.finish(Der::MISC.neg(), &[], None);
+        }
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("opcode", &self.info.opcode)
+            .field("tag", &self.info.tag)
+            .field("request_id", &self.info.request_id)
+            .field("peer", &self.info.peer)
+            .field("body_len", &self.body.len())
+            .field("bulk_len", &self.bulk_len())
+            .finish_non_exhaustive()
+    }
+}

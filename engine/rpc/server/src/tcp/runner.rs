@@ -1,0 +1,413 @@
+//! A connection's ULT: reads requests, hands them on, writes answers, and decides when it is over.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use daos_errno::Der;
+use rpc_wire::{
+    Buffers, Damage, Decoder, Frame, Header, HeaderError, HelloReply, Opcode, PROTOCOL, Step,
+};
+use spdk_thread::{TaskWaker, sleep_until, yield_now};
+use thiserror::Error;
+
+use super::session::Session;
+use super::socket::{Input, Socket};
+use crate::bulk::Bulk;
+use crate::endpoint::{Endpoint, Phase};
+use crate::fabric::ConnectionPermit;
+use crate::home::NewConnection;
+use crate::metrics::Hold;
+use crate::request::{Info, Peer, Request, Route, Slot};
+use crate::table::Key;
+
+/// Bytes read ahead of the frame in progress: many small requests per read; at most this much of a bulk is moved.
+const READ_AHEAD: usize = 16 << 10;
+/// Requests and bytes taken from one connection before others of the xstream get their turn.
+const BATCH_REQUESTS: usize = 64;
+const BATCH_BYTES: usize = 2 << 20;
+/// A buffer that a device or another xstream gives back to a bulk pool wakes nobody: while a connection waits for one
+/// the pool is looked at this often.
+const POOL_RETRY_NS: u64 = 500_000;
+
+/// Why a connection ended.
+#[derive(Debug, Error)]
+enum End {
+    #[error("the peer closed it")]
+    Closed,
+    #[error("drained for shutdown")]
+    Drained,
+    #[error("{0}")]
+    Framing(#[from] HeaderError),
+    #[error("it sent a response where only requests are expected")]
+    NotARequest,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("a frame stayed unfinished for longer than frame_timeout")]
+    FrameTimeout,
+    #[error("it did not read its answers for longer than write_timeout, {0} bytes waited")]
+    WriteTimeout(usize),
+    #[error("{0}")]
+    Cut(&'static str),
+}
+
+/// Takes over a connection that has said HELLO: answers it and serves it until its end.
+pub(crate) fn adopt(endpoint: &Rc<Endpoint>, connection: NewConnection) {
+    let NewConnection {
+        socket,
+        peer,
+        hello_id,
+        permit,
+    } = connection;
+    if endpoint.phase() != Phase::Serving {
+        return;
+    }
+    let session = Session::new(peer);
+    let Some(key) = endpoint.add_session(Rc::clone(&session)) else {
+        return;
+    };
+    let fabric = endpoint.fabric();
+    let hello = HelloReply {
+        protocol: PROTOCOL,
+        targets: fabric.targets(),
+        max_in_flight: fabric.options.max_in_flight_per_connection as u32,
+        max_bulk: fabric.bulk.max_len() as u32,
+    };
+    session.queue(
+        Opcode::HELLO.0,
+        endpoint.tag().unwrap_or(0),
+        hello_id,
+        0,
+        hello.encode().to_vec(),
+        None,
+    );
+    let runner = Runner {
+        link: Link {
+            endpoint: Rc::clone(endpoint),
+            session,
+            key,
+            partial: None,
+            held: None,
+            _permit: permit,
+        },
+        socket: Socket::new(endpoint.thread(), socket),
+        decoder: Decoder::new(READ_AHEAD),
+        ended: false,
+        frame_since: None,
+        stalled_since: None,
+    };
+    if endpoint
+        .thread()
+        .spawn("rpc connection", runner.run())
+        .is_err()
+    {
+        // The future is dropped and with it the connection; its peer sees it closed.
+        tracing::warn!(%peer, xstream = endpoint.name(), "no task for an RPC connection: the xstream is at its bound");
+    }
+}
+
+struct Runner {
+    link: Link,
+    socket: Socket,
+    decoder: Decoder<Bulk>,
+    /// The peer sends no more.
+    ended: bool,
+    /// Since when the frame in progress is unfinished while we read.
+    frame_since: Option<u64>,
+    /// Since when answers wait without progress.
+    stalled_since: Option<u64>,
+}
+
+/// The connection's place in its xstream; the decoder's memory comes from here.
+struct Link {
+    endpoint: Rc<Endpoint>,
+    session: Rc<Session>,
+    key: Key,
+    /// Charge of the frame that is being received.
+    partial: Option<u32>,
+    /// Why nothing is read now.
+    held: Option<Hold>,
+    _permit: ConnectionPermit,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(charge) = self.partial {
+            self.endpoint.budget.release(charge);
+        }
+        self.endpoint.forget_session(self.key);
+    }
+}
+
+impl Link {
+    fn hold(&mut self, why: Hold) {
+        if self.held.replace(why) != Some(why) {
+            self.endpoint.metrics.held(why);
+        }
+        // A slow reader and a full window wake this ULT by themselves: by writing, by answering.
+        if !self.session.waits_for_room.replace(true) {
+            self.endpoint.wait_for_room(self.key);
+        }
+    }
+}
+
+impl Buffers for Link {
+    type Bulk = Bulk;
+
+    fn admit(&mut self, header: &Header) -> Option<Vec<u8>> {
+        let options = &self.endpoint.fabric().options;
+        if self.session.out_bytes() > options.max_queued_reply_bytes {
+            self.hold(Hold::SlowReader);
+            return None;
+        }
+        if self.session.in_flight.get() >= options.max_in_flight_per_connection {
+            self.hold(Hold::InFlight);
+            return None;
+        }
+        let body = self.endpoint.budget.charge(header.body_len);
+        match &body {
+            Some(_) => self.partial = Some(header.body_len),
+            None => self.hold(Hold::InFlight),
+        }
+        body
+    }
+
+    fn bulk(&mut self, header: &Header) -> Option<Bulk> {
+        let bulk = self.endpoint.fabric().bulk.get(header.bulk_len as usize);
+        if bulk.is_none() {
+            self.hold(Hold::BulkPool);
+        }
+        bulk
+    }
+}
+
+impl Runner {
+    async fn run(mut self) {
+        let end = loop {
+            match self.turn() {
+                Ok(true) => yield_now().await,
+                Ok(false) => self.wait().await,
+                Err(end) => break end,
+            }
+        };
+        self.log(&end);
+    }
+
+    /// One round of writing, reading and dispatching. True: there is more to do at once.
+    fn turn(&mut self) -> Result<bool, End> {
+        if let Some(why) = self.link.session.is_cut() {
+            return Err(End::Cut(why));
+        }
+        self.flush()?;
+        let draining = self.link.endpoint.phase() != Phase::Serving;
+        let more = !draining && !self.ended && self.receive()?;
+        // What handlers answered at once leaves in this turn.
+        self.flush()?;
+        let session = &self.link.session;
+        if (draining || self.ended) && session.in_flight.get() == 0 && session.out_bytes() == 0 {
+            return Err(if self.ended {
+                End::Closed
+            } else {
+                End::Drained
+            });
+        }
+        self.check_deadlines()?;
+        Ok(more)
+    }
+
+    fn flush(&mut self) -> Result<(), End> {
+        let endpoint = &self.link.endpoint;
+        let sent = self.link.session.flush(&self.socket, &endpoint.budget)?;
+        if sent > 0 {
+            endpoint.metrics.sent_bytes.increment(sent as u64);
+        }
+        if sent > 0 || self.link.session.out_bytes() == 0 {
+            self.stalled_since = None;
+        }
+        if self.link.session.out_bytes() > 0 && self.stalled_since.is_none() {
+            self.stalled_since = Some(endpoint.now());
+        }
+        Ok(())
+    }
+
+    /// Decodes and reads until there is nothing, no room, or enough for one turn (true).
+    fn receive(&mut self) -> Result<bool, End> {
+        let (mut requests, mut bytes) = (0, 0);
+        self.link.held = None;
+        loop {
+            match self.decoder.next(&mut self.link)? {
+                Step::Frame(frame) => {
+                    self.frame_since = None;
+                    self.dispatch(frame)?;
+                    requests += 1;
+                    if requests >= BATCH_REQUESTS {
+                        return Ok(true);
+                    }
+                }
+                Step::Held => return Ok(false),
+                Step::NeedBytes if bytes >= BATCH_BYTES => return Ok(true),
+                Step::NeedBytes => match self.socket.read(self.decoder.spaces())? {
+                    Input::Nothing => return Ok(false),
+                    Input::Bytes(got) => {
+                        self.decoder.filled(got);
+                        bytes += got;
+                        self.link
+                            .endpoint
+                            .metrics
+                            .received_bytes
+                            .increment(got as u64);
+                    }
+                    Input::End => {
+                        // Half a frame is of no use; what is in flight is still answered.
+                        self.ended = true;
+                        return Ok(false);
+                    }
+                },
+            }
+        }
+    }
+
+    fn dispatch(&mut self, frame: Frame<Bulk>) -> Result<(), End> {
+        let Frame {
+            header,
+            body,
+            bulk,
+            damage,
+        } = frame;
+        let Link {
+            endpoint,
+            session,
+            key,
+            partial,
+            ..
+        } = &mut self.link;
+        let charge = partial.take().unwrap_or(0);
+        if header.is_response() {
+            endpoint.budget.release(charge);
+            return Err(End::NotARequest);
+        }
+        session.in_flight.set(session.in_flight.get() + 1);
+        endpoint
+            .metrics
+            .in_flight
+            .set(endpoint.budget.requests() as f64);
+        let info = Info {
+            opcode: header.opcode(),
+            tag: header.tag,
+            request_id: header.request_id,
+            map_version: header.map_version,
+            peer: Peer::Tcp(session.peer),
+            arrived: endpoint.now(),
+            charge,
+        };
+        let route = Route {
+            home: endpoint.home(),
+            slot: Slot::Session(*key),
+        };
+        let request = Request::new(info, body, bulk, route);
+        match damage {
+            None => endpoint.route(request),
+            Some(damage) => {
+                endpoint.metrics.damaged.increment(1);
+                if let Some(left_out) = endpoint.log_gate.pass(endpoint.now()) {
+                    let part = if damage == Damage::Body {
+                        "body"
+                    } else {
+                        "bulk"
+                    };
+                    tracing::warn!(
+                        ?request,
+                        left_out,
+                        "the {part} of a request does not match its checksum"
+                    );
+                }
+                request.reply_error(Der::CSUM);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_deadlines(&mut self) -> Result<(), End> {
+        let now = self.link.endpoint.now();
+        // Time in which we do not read is not the peer's.
+        if !self.decoder.is_mid_frame() || self.link.held.is_some() || self.ended {
+            self.frame_since = None;
+        } else if self.frame_since.is_none() {
+            self.frame_since = Some(now);
+        }
+        let options = &self.link.endpoint.fabric().options;
+        if passed(self.frame_since, options.frame_timeout, now) {
+            return Err(End::FrameTimeout);
+        }
+        if passed(self.stalled_since, options.write_timeout, now) {
+            return Err(End::WriteTimeout(self.link.session.out_bytes()));
+        }
+        Ok(())
+    }
+
+    /// When to look again though nothing happened.
+    fn next_look(&self) -> Option<u64> {
+        let options = &self.link.endpoint.fabric().options;
+        let frame = self
+            .frame_since
+            .map(|since| since.saturating_add(nanos(options.frame_timeout)));
+        let write = self
+            .stalled_since
+            .map(|since| since.saturating_add(nanos(options.write_timeout)));
+        let pool = (self.link.held == Some(Hold::BulkPool))
+            .then(|| self.link.endpoint.now() + POOL_RETRY_NS);
+        [frame, write, pool].into_iter().flatten().min()
+    }
+
+    /// Waits for the socket, an answer to write, room, or a deadline.
+    async fn wait(&self) {
+        let mut timer = self.next_look().map(sleep_until);
+        let session = &self.link.session;
+        let draining = self.link.endpoint.phase() != Phase::Serving;
+        let read = self.link.held.is_none() && !self.ended && !draining;
+        poll_fn(|cx| {
+            if session.park(TaskWaker::from_cx(cx, "rpc peer")) {
+                return Poll::Ready(());
+            }
+            if self
+                .socket
+                .poll_ready(cx, read, session.out_bytes() > 0)
+                .is_ready()
+            {
+                return Poll::Ready(());
+            }
+            match &mut timer {
+                Some(timer) => Pin::new(timer).poll(cx),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    fn log(&self, end: &End) {
+        let Link {
+            endpoint, session, ..
+        } = &self.link;
+        let (peer, xstream, in_flight) = (session.peer, endpoint.name(), session.in_flight.get());
+        match end {
+            End::Closed | End::Drained => {
+                tracing::debug!(%peer, xstream, "RPC connection closed: {end}")
+            }
+            _ => {
+                if let Some(left_out) = endpoint.log_gate.pass(endpoint.now()) {
+                    tracing::warn!(%peer, xstream, in_flight, left_out, "RPC connection closed: {end}");
+                }
+            }
+        }
+    }
+}
+
+fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn passed(since: Option<u64>, limit: std::time::Duration, now: u64) -> bool {
+    since.is_some_and(|since| now.saturating_sub(since) >= nanos(limit))
+}
