@@ -37,14 +37,16 @@ impl AsMut<[u8]> for Bulk {
     }
 }
 
-/// The pools, smallest buffers first. Shared by all xstreams; taking and giving back are lock-free.
+/// The pools, smallest buffers first. A handle: clones share the buffers, on any xstream; taking and giving back are
+/// lock-free.
 #[derive(Clone, Debug)]
-pub(crate) struct BulkPools {
+pub struct BulkPools {
     pools: Vec<DmaPool>,
 }
 
 impl BulkPools {
-    pub(crate) fn new(classes: &[BulkClass]) -> Result<BulkPools, OutOfMemory> {
+    /// Reserves the memory of all classes.
+    pub fn new(classes: &[BulkClass]) -> Result<BulkPools, OutOfMemory> {
         let mut classes = classes.to_vec();
         classes.sort_by_key(|class| class.buffer_len);
         let pools = classes

@@ -5,10 +5,11 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use daos_errno::Der;
 use spdk_env::DmaBuf;
+use spdk_thread::TaskWaker;
 
 use crate::table::{Key, Table};
 
@@ -53,7 +54,7 @@ impl fmt::Debug for Reply {
 }
 
 enum State {
-    Waiting(Option<Waker>),
+    Waiting(Option<TaskWaker>),
     Ready(Result<Reply, Der>),
 }
 
@@ -72,6 +73,10 @@ impl Calls {
     /// A place for an answer; `None` at the bound.
     pub(crate) fn open(&self) -> Option<Key> {
         self.table.borrow_mut().insert(State::Waiting(None)).ok()
+    }
+
+    pub(crate) fn set_max(&self, max: usize) {
+        self.table.borrow_mut().set_max(max);
     }
 
     /// Gives the answer to whoever waits; an answer nobody waits for any more is dropped.
@@ -94,7 +99,7 @@ impl Calls {
                 *state = State::Ready(Err(der));
             }
         }
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(TaskWaker::wake);
     }
 }
 
@@ -128,7 +133,7 @@ impl Future for PendingCall {
         let mut table = calls.table.borrow_mut();
         match table.get_mut(key) {
             Some(State::Waiting(waker)) => {
-                *waker = Some(cx.waker().clone());
+                *waker = Some(TaskWaker::from_cx(cx, "an RPC answer"));
                 return Poll::Pending;
             }
             Some(State::Ready(_)) => {}

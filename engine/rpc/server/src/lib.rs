@@ -17,11 +17,12 @@
 //! | `registry`, `request` | handlers by opcode; a request and its one answer |
 //! | `server`, `drain` | start, drain, close |
 //! | `endpoint`, `home`, `fabric` | one xstream's side; what others reach of it; what all share |
-//! | `tcp` | sockets: listener, handshake, connection |
+//! | `tcp` | sockets: listener, handshake, connection in, connection out |
 //! | `transport`, `calls` | calls from here, and their waiting answers |
-//! | `options`, `budget`, `bulk`, `table` | bounds and memory |
+//! | `options`, `budget`, `bulk`, `table`, `bell` | bounds and memory |
 //! | `metrics`, `slow`, `log_gate` | what operators see |
 
+mod bell;
 mod budget;
 mod bulk;
 mod calls;
@@ -40,6 +41,7 @@ mod table;
 mod tcp;
 mod transport;
 
+pub use bulk::BulkPools;
 pub use calls::{PendingCall, Reply};
 pub use options::{BulkClass, Options, SlowHook};
 pub use registry::{
@@ -49,4 +51,5 @@ pub use request::{Peer, Request};
 pub use rpc_wire::Opcode;
 pub use server::{RpcServer, Seat, StartError};
 pub use slow::SlowRequest;
+pub use tcp::{ConnectError, TcpTransport};
 pub use transport::{Loopback, Transport, call};

@@ -9,6 +9,20 @@ pub(crate) struct Key {
     generation: u32,
 }
 
+impl Key {
+    /// For request ids on the wire.
+    pub(crate) fn to_u64(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    pub(crate) fn from_u64(id: u64) -> Key {
+        Key {
+            index: id as u32,
+            generation: (id >> 32) as u32,
+        }
+    }
+}
+
 /// A bounded table.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
@@ -65,6 +79,10 @@ impl<T> Table<T> {
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.slab.iter_mut().map(|(_, (_, value))| value)
+    }
+
+    pub(crate) fn set_max(&mut self, max: usize) {
+        self.max = max;
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -75,14 +75,13 @@ pub(crate) fn adopt(endpoint: &Rc<Endpoint>, connection: NewConnection) {
         max_in_flight: fabric.options.max_in_flight_per_connection as u32,
         max_bulk: fabric.bulk.max_len() as u32,
     };
-    session.queue(
-        Opcode::HELLO.0,
-        endpoint.tag().unwrap_or(0),
-        hello_id,
-        0,
-        hello.encode().to_vec(),
-        None,
-    );
+    let header = Header {
+        opcode: Opcode::HELLO.0,
+        tag: endpoint.tag().unwrap_or(0),
+        request_id: hello_id,
+        ..Header::default()
+    };
+    session.queue(header, hello.encode().to_vec(), None);
     let runner = Runner {
         link: Link {
             endpoint: Rc::clone(endpoint),
@@ -158,7 +157,7 @@ impl Buffers for Link {
 
     fn admit(&mut self, header: &Header) -> Option<Vec<u8>> {
         let options = &self.endpoint.fabric().options;
-        if self.session.out_bytes() > options.max_queued_reply_bytes {
+        if self.session.out.bytes() > options.max_queued_reply_bytes {
             self.hold(Hold::SlowReader);
             return None;
         }
@@ -206,7 +205,7 @@ impl Runner {
         // What handlers answered at once leaves in this turn.
         self.flush()?;
         let session = &self.link.session;
-        if (draining || self.ended) && session.in_flight.get() == 0 && session.out_bytes() == 0 {
+        if (draining || self.ended) && session.in_flight.get() == 0 && session.out.bytes() == 0 {
             return Err(if self.ended {
                 End::Closed
             } else {
@@ -219,14 +218,18 @@ impl Runner {
 
     fn flush(&mut self) -> Result<(), End> {
         let endpoint = &self.link.endpoint;
-        let sent = self.link.session.flush(&self.socket, &endpoint.budget)?;
+        let sent = self
+            .link
+            .session
+            .out
+            .flush(&self.socket, |body| endpoint.budget.recycle(body))?;
         if sent > 0 {
             endpoint.metrics.sent_bytes.increment(sent as u64);
         }
-        if sent > 0 || self.link.session.out_bytes() == 0 {
+        if sent > 0 || self.link.session.out.bytes() == 0 {
             self.stalled_since = None;
         }
-        if self.link.session.out_bytes() > 0 && self.stalled_since.is_none() {
+        if self.link.session.out.bytes() > 0 && self.stalled_since.is_none() {
             self.stalled_since = Some(endpoint.now());
         }
         Ok(())
@@ -342,7 +345,7 @@ impl Runner {
             return Err(End::FrameTimeout);
         }
         if passed(self.stalled_since, options.write_timeout, now) {
-            return Err(End::WriteTimeout(self.link.session.out_bytes()));
+            return Err(End::WriteTimeout(self.link.session.out.bytes()));
         }
         Ok(())
     }
@@ -368,12 +371,12 @@ impl Runner {
         let draining = self.link.endpoint.phase() != Phase::Serving;
         let read = self.link.held.is_none() && !self.ended && !draining;
         poll_fn(|cx| {
-            if session.park(TaskWaker::from_cx(cx, "rpc peer")) {
+            if session.bell.park(TaskWaker::from_cx(cx, "rpc peer")) {
                 return Poll::Ready(());
             }
             if self
                 .socket
-                .poll_ready(cx, read, session.out_bytes() > 0)
+                .poll_ready(cx, read, session.out.bytes() > 0)
                 .is_ready()
             {
                 return Poll::Ready(());

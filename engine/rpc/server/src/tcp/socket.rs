@@ -122,6 +122,15 @@ impl Socket {
         }
     }
 
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// The socket cannot be written yet (it is connecting): the next write waits for the event.
+    pub(super) fn forget_writable(&self) {
+        self.may_write.set(false);
+    }
+
     fn note_events(&self) {
         // Asking for an event arms it, so only what is missing is asked for.
         if !self.may_read.get() && self.watch.take_readable() {
