@@ -67,28 +67,12 @@ ops! {
     Remove = 19, "obj_rm";
     /// A page of names. Any target, for the heads it holds.
     List = 20, "obj_ls";
-    /// One target's part of `PoolCreate`. In-process only, as all that follow.
-    TgtPoolCreate = 21, "tgt_pool_create";
-    /// One target's part of `PoolDestroy`.
-    TgtPoolDestroy = 22, "tgt_pool_destroy";
-    /// One target's part of `ContCreate`.
-    TgtContCreate = 23, "tgt_cont_create";
-    /// One target's part of `ContDestroy`.
-    TgtContDestroy = 24, "tgt_cont_destroy";
-    /// Pools, containers and space as one target knows them.
-    TgtMeta = 25, "tgt_meta";
-    /// Lets pieces of a version in.
-    TgtVersionOpen = 26, "tgt_version_open";
-    /// Lets no more pieces of a version in and counts them.
-    TgtVersionSeal = 27, "tgt_version_seal";
-    /// Drops the pieces of a version.
-    TgtVersionDrop = 28, "tgt_version_drop";
 }
 
 impl Op {
     /// The index in the opcode.
-    pub const fn index(self) -> u16 {
-        self as u16
+    pub const fn index(self) -> u32 {
+        self as u32
     }
 
     /// The opcode on the wire: module id, version, index (DAOS `DAOS_RPC_OPCODE`).
@@ -100,11 +84,6 @@ impl Op {
     pub fn from_opcode(opcode: u32) -> Option<Op> {
         let op = *Op::ALL.get((opcode & 0xffff) as usize)?;
         (op.opcode() == opcode).then_some(op)
-    }
-
-    /// Only for callers inside the engine: `true` for the targets' own conversation.
-    pub const fn in_process_only(self) -> bool {
-        self as u16 >= Op::TgtPoolCreate as u16
     }
 }
 
@@ -121,6 +100,5 @@ mod tests {
         assert_eq!(Op::PutPiece.opcode(), 0x0401_000a);
         assert_eq!(Op::from_opcode(0x0402_000a), None);
         assert_eq!(Op::from_opcode(0x0401_00ff), None);
-        assert!(Op::TgtVersionDrop.in_process_only() && !Op::List.in_process_only());
     }
 }

@@ -179,8 +179,10 @@ impl Writer {
             seq,
             len: records.len() as u32,
         };
+        let fua = kind == Kind::End;
+        let place = (self.half, self.next);
         inner
-            .write_frame(self.half, self.next, header, records, kind == Kind::End)
+            .write_frame(place, header, records, &inner.checkpoint_buf, fua)
             .await?;
         self.seq += 1;
         self.next += u64::from(header.units());

@@ -158,13 +158,13 @@ impl<D: BlockDev> Inner<D> {
         FRAME_MAX.min(self.sb.half_units as usize / 8 * UNIT) - HEADER
     }
 
-    /// Writes one frame of the log. `fua`: durable when it returns.
+    /// Writes one frame into a half, with the buffer kept in `spare`. `fua`: durable when it returns.
     pub(crate) async fn write_frame(
         &self,
-        half: u8,
-        at: u64,
+        (half, at): (u8, u64),
         header: FrameHeader,
         records: &[u8],
+        spare: &RefCell<Option<D::Buf>>,
         fua: bool,
     ) -> Result<(), StoreError> {
         let units = header.units();
@@ -172,13 +172,19 @@ impl<D: BlockDev> Inner<D> {
             let what = "the metadata log has no room for its checkpoint".to_owned();
             return Err(StoreError::Invalid { what });
         }
-        let mut buf = self.media.alloc(units)?;
+        let kept = spare.borrow_mut().take();
+        let mut buf = match kept {
+            Some(buf) => buf,
+            None => self.media.alloc(frame::units_for(self.records_max()))?,
+        };
         frame::encode(self.sb.seed(), header, records, buf.as_mut_slice());
         let run = Run {
             unit: self.sb.half_start(half) + at,
             units,
         };
-        self.media.write(&[run], buf, fua).await.map(drop)
+        let buf = self.media.write(&[run], buf, fua).await?;
+        *spare.borrow_mut() = Some(buf);
+        Ok(())
     }
 
     /// The task that writes the log. Ends when the store is closed and everything queued is durable.
@@ -238,7 +244,10 @@ impl<D: BlockDev> Inner<D> {
             seq,
             len: bytes.len() as u32,
         };
-        if let Err(error) = self.write_frame(half, next, header, &bytes, true).await {
+        if let Err(error) = self
+            .write_frame((half, next), header, &bytes, &self.log_buf, true)
+            .await
+        {
             log.fail(&error);
             for commit in batch {
                 commit

@@ -38,6 +38,9 @@ pub(crate) struct Inner<D: BlockDev> {
     pub(crate) index: RefCell<Index>,
     pub(crate) flusher: Flusher,
     pub(crate) log: Log,
+    /// Buffers for a frame of the log and of a checkpoint, taken at open: neither may fail for want of memory.
+    pub(crate) log_buf: RefCell<Option<D::Buf>>,
+    pub(crate) checkpoint_buf: RefCell<Option<D::Buf>>,
     pub(crate) keys: KeyLocks,
     /// One change of pools and containers at a time.
     pub(crate) meta: Mutex,
@@ -135,6 +138,8 @@ impl<D: BlockDev> Store<D> {
             index: RefCell::new(index),
             flusher: Flusher::default(),
             log: Log::new(tail),
+            log_buf: RefCell::default(),
+            checkpoint_buf: RefCell::default(),
             keys: KeyLocks::default(),
             meta: Mutex::default(),
             open: RefCell::default(),
@@ -142,6 +147,10 @@ impl<D: BlockDev> Store<D> {
             checkpoints: Cell::new(0),
             csum_errors: Cell::new(0),
         });
+        for spare in [&inner.log_buf, &inner.checkpoint_buf] {
+            let units = crate::frame::units_for(inner.records_max());
+            *spare.borrow_mut() = Some(inner.media.alloc(units)?);
+        }
         let log = inner.clone();
         let tasks: [TaskFuture; 2] = [
             Box::pin(async move { log.run_log().await }),
