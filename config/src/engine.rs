@@ -19,7 +19,7 @@ pub struct Engine {
     pub rank: Option<u32>,
 
     /// Directory for what the engine keeps beside its devices: pool metadata, identity, lock. Created with mode 0700 if it is
-    /// not there. A relative path starts at the directory that the engine is started in.
+    /// not there, and the directories above it as well. A relative path starts at the directory that the engine is started in.
     #[schemars(extend("format" = "path"))]
     pub storage_dir: PathBuf,
 

@@ -9,6 +9,9 @@ use crate::error::{ConfigError, Kind, SET};
 use crate::shape::{Shape, ShapeKind};
 use crate::tree::{At, Entry, Node, Source, Table, Value};
 
+/// Most parts of a key; the deepest that exists has three.
+const MAX_DEPTH: usize = 16;
+
 /// Puts one override into the tree. The key is dotted, entries of lists are numbers (`device.0.path`); the value is TOML, but a
 /// string needs no quotes and a list of strings may be given as `a,b`.
 ///
@@ -17,7 +20,7 @@ pub(crate) fn apply(root: &mut Node, argument: &str) -> Result<(), ConfigError> 
     let source: Source = Arc::new(NamedSource::new(SET, argument.to_owned()));
     let whole = At::new(&source, 0..argument.len(), 0);
     let malformed = |what: &str| {
-        let error = ConfigError::new(Kind::Argument, "", format!("`--set {argument}`: {what}"));
+        let error = ConfigError::new(Kind::Argument, "", format!("`--set`: {what}"));
         error
             .at(&whole, "expected KEY=VALUE")
             .help("for example --set engine.targets=4")
@@ -32,6 +35,9 @@ pub(crate) fn apply(root: &mut Node, argument: &str) -> Result<(), ConfigError> 
             .any(|step| step.is_empty() || step.contains(char::is_whitespace))
     {
         return Err(malformed("the key is empty or has an empty part"));
+    }
+    if trimmed.split('.').count() > MAX_DEPTH {
+        return Err(malformed("the key has too many parts"));
     }
     let key_at = At::new(&source, 0..key.trim_end().len().max(1), 0);
     let blank = text.len() - text.trim_start().len();

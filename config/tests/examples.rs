@@ -71,9 +71,8 @@ fn dev_needs_two_cores_and_nothing_else() {
         })
     )));
     assert!(config.rpc.listen.ip().is_loopback());
-    let machine = storage_node(2).with_path("scratch", PathKind::Directory, 0);
     config
-        .check(&machine)
+        .check(&storage_node(2))
         .unwrap_or_else(|errors| panic!("{errors}"));
 }
 

@@ -75,6 +75,20 @@ fn devices_are_changed_and_added_by_number() {
 }
 
 #[test]
+fn a_key_without_end_is_refused() {
+    let mut document = Document::parse("engine.toml", FILE).unwrap();
+    document.apply_set(&format!("{}a=1", "a.".repeat(50_000)));
+    let errors = document.finish(None).unwrap_err();
+    assert!(errors.to_string().contains("too many parts"));
+    assert!(
+        errors
+            .to_string()
+            .lines()
+            .all(|line| line.chars().count() < 400)
+    );
+}
+
+#[test]
 fn the_last_one_wins() {
     assert_eq!(
         with(&["engine.system=a", "engine.system=b"]).engine.system,

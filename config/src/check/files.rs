@@ -117,38 +117,34 @@ fn modules_found(rules: &mut Rules<'_>, machine: &Machine) {
     }
 }
 
+/// The engine makes the directory, with those above it; something else in the way is not removed.
 fn storage_dir(rules: &mut Rules<'_>, machine: &Machine) {
     let dir = &rules.config.engine.storage_dir;
-    if !rules.sound(&["engine.storage_dir"]) || machine.is_directory(dir) {
+    if !rules.sound(&["engine.storage_dir"]) {
         return;
     }
-    let shown = dir.display();
-    let parent = dir.parent().unwrap_or(Path::new(""));
-    let (message, label, help) = if machine.at(dir).is_some() {
-        (
-            format!("{shown} is not a directory"),
-            "not a directory",
-            "choose another place".to_owned(),
-        )
-    } else if !machine.is_directory(parent) {
-        let message = format!(
-            "{shown} cannot be created: {} is not a directory",
-            parent.display()
-        );
-        (
-            message,
-            "no such directory",
-            format!("create it: mkdir -p {}", parent.display()),
-        )
+    let is_there = |path: &&Path| machine.is_directory(path) || machine.at(path).is_some();
+    let Some(nearest) = dir.ancestors().find(is_there) else {
+        return;
+    };
+    if machine.is_directory(nearest) {
+        return;
+    }
+    let shown = nearest.display();
+    let message = if nearest == dir {
+        format!("{shown} is not a directory")
     } else {
-        return; // made at start
+        format!(
+            "{} cannot be created: {shown} is not a directory",
+            dir.display()
+        )
     };
     rules.report(Fault {
         kind: Kind::Machine,
         key: "engine.storage_dir",
         message,
-        label,
-        help,
+        label: "not a directory",
+        help: "it is not removed: choose another place or move it away".into(),
         also: None,
     });
 }
