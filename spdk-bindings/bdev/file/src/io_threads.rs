@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags};
-use spdk_bdev::{BdevError, DeviceIo, Op, Request};
+use spdk_bdev::{BdevError, Op, Request};
+use spdk_env::DmaBuf;
 
 use crate::open::OpenFile;
 
@@ -30,13 +31,20 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    jobs: std::collections::VecDeque<(DeviceIo, Arc<Mailbox>)>,
+    jobs: std::collections::VecDeque<(u32, Request, Arc<Mailbox>)>,
     stopping: bool,
+}
+
+/// An I/O that is done.
+pub(crate) struct Finished {
+    pub(crate) tag: u32,
+    pub(crate) buf: Option<DmaBuf>,
+    pub(crate) result: Result<(), BdevError>,
 }
 
 /// Where a channel's finished I/O waits for its poll.
 pub(crate) struct Mailbox {
-    finished: Mutex<Vec<(DeviceIo, Result<(), BdevError>)>>,
+    finished: Mutex<Vec<Finished>>,
     bell: OwnedFd,
 }
 
@@ -49,7 +57,7 @@ impl Mailbox {
     }
 
     /// Moves everything finished into `into`, which is empty; the two vectors change places and keep their memory.
-    pub(crate) fn collect(&self, into: &mut Vec<(DeviceIo, Result<(), BdevError>)>) {
+    pub(crate) fn collect(&self, into: &mut Vec<Finished>) {
         let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
         if !finished.is_empty() {
             std::mem::swap(&mut *finished, into);
@@ -58,9 +66,9 @@ impl Mailbox {
         }
     }
 
-    fn put(&self, io: DeviceIo, result: Result<(), BdevError>) {
+    fn put(&self, one: Finished) {
         let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
-        finished.push((io, result));
+        finished.push(one);
         if finished.len() == 1 {
             let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
         }
@@ -91,8 +99,11 @@ impl IoThreads {
         Ok(threads)
     }
 
-    pub(crate) fn submit(&self, io: DeviceIo, mailbox: &Arc<Mailbox>) {
-        self.shared.lock().jobs.push_back((io, Arc::clone(mailbox)));
+    pub(crate) fn submit(&self, tag: u32, request: Request, mailbox: &Arc<Mailbox>) {
+        self.shared
+            .lock()
+            .jobs
+            .push_back((tag, request, Arc::clone(mailbox)));
         self.shared.arrived.notify_one();
     }
 }
@@ -117,7 +128,7 @@ impl Shared {
     fn work(&self) {
         loop {
             let mut queue = self.lock();
-            let (mut io, mailbox) = loop {
+            let (tag, mut request, mailbox) = loop {
                 if let Some(job) = queue.jobs.pop_front() {
                     break job;
                 }
@@ -130,8 +141,12 @@ impl Shared {
                     .unwrap_or_else(PoisonError::into_inner);
             };
             drop(queue);
-            let result = self.run(&mut io.request);
-            mailbox.put(io, result);
+            let result = self.run(&mut request);
+            mailbox.put(Finished {
+                tag,
+                buf: request.buf,
+                result,
+            });
         }
     }
 
@@ -194,7 +209,7 @@ impl Shared {
             other => return other.map(|()| true),
         }
         // Aligned, as O_DIRECT wants it.
-        let zeroes = spdk_env::DmaBuf::alloc(ZEROES).map_err(|_| Errno::NOMEM)?;
+        let zeroes = DmaBuf::alloc(ZEROES).map_err(|_| Errno::NOMEM)?;
         all(len, |done| {
             let piece = (len - done).min(zeroes.len() as u64) as usize;
             rustix::io::pwrite(&self.file.fd, &zeroes.as_slice()[..piece], offset + done)

@@ -187,7 +187,7 @@ fn check(path: &Path, options: &FileOptions, fd: OwnedFd) -> Result<OpenFile, Op
     check_size(path, size, options.block_size)?;
     if is_block_device {
         let logical = rustix::fs::ioctl_blksszget(&fd).map_err(system("BLKSSZGET"))?;
-        if options.block_size % logical != 0 {
+        if !options.block_size.is_multiple_of(logical) {
             let why = format!("the device's logical blocks have {logical} bytes");
             return Err(OpenError::BlockSize {
                 path: path.into(),

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use rustix::event::EventfdFlags;
-use spdk_bdev::{BdevChannel, BdevError, CompletionSink, DeviceIo};
+use spdk_bdev::{BdevChannel, CompletionSink, Request};
 
-use crate::io_threads::{IoThreads, Mailbox};
+use crate::io_threads::{Finished, IoThreads, Mailbox};
 
 pub(crate) struct ThreadChannel {
     threads: Arc<IoThreads>,
@@ -15,7 +15,7 @@ pub(crate) struct ThreadChannel {
     capacity: u32,
     wake: Rc<OwnedFd>,
     /// Empty between polls.
-    finished: Vec<(DeviceIo, Result<(), BdevError>)>,
+    finished: Vec<Finished>,
 }
 
 impl ThreadChannel {
@@ -34,14 +34,15 @@ impl ThreadChannel {
 }
 
 impl BdevChannel for ThreadChannel {
-    fn submit(&mut self, io: DeviceIo) {
-        self.threads.submit(io, &self.mailbox);
+    fn submit(&mut self, tag: u32, request: &mut Request) {
+        self.threads.submit(tag, request.detach(), &self.mailbox);
     }
 
     fn poll(&mut self, _now: u64, done: &mut CompletionSink<'_>) {
         self.mailbox.collect(&mut self.finished);
-        for (io, result) in self.finished.drain(..) {
-            done.complete(io, result);
+        for Finished { tag, buf, result } in self.finished.drain(..) {
+            done.request(tag).buf = buf;
+            done.complete(tag, result);
         }
     }
 

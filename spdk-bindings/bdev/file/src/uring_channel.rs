@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
-use spdk_bdev::{BdevChannel, BdevError, CompletionSink, DeviceIo, Op};
+use spdk_bdev::{BdevChannel, BdevError, CompletionSink, Op, Request};
 use spdk_env::{DmaBuf, Uring, UringError, UringOp};
 
 use crate::open::OpenFile;
@@ -22,25 +22,25 @@ pub(crate) struct UringChannel {
     uring: Uring,
     file: Arc<OpenFile>,
     device: Arc<str>,
-    /// By the number that the ring carries. While an I/O is in the kernel its buffer is in the ring's table.
-    jobs: Vec<Option<Job>>,
-    free: Vec<u32>,
+    /// By tag.
+    jobs: Vec<Job>,
     /// Finished without the kernel.
-    refused: Vec<(DeviceIo, BdevError)>,
-    /// Moved in part: to be submitted again. Reused by every poll.
+    refused: Vec<(u32, BdevError)>,
+    /// Moved in part: to be submitted again. Empty between polls.
     again: Vec<u32>,
     wake: Option<Rc<OwnedFd>>,
 }
 
+/// How far an I/O has got. While it is in the kernel, its buffer is in the ring's table.
+#[derive(Default)]
 struct Job {
-    io: DeviceIo,
     /// Bytes done.
     moved: u64,
-    /// For write-zeroes without `ZERO_RANGE`.
-    zeroes: Option<DmaBuf>,
+    /// Write-zeroes by writing zeroes.
+    by_hand: bool,
 }
 
-/// What to do with a job after the kernel's answer.
+/// What to do with an I/O after the kernel's answer.
 enum Next {
     Done(Result<(), BdevError>),
     Again,
@@ -60,106 +60,90 @@ impl UringChannel {
                 "no descriptor left to wake a sleeping reactor with: it will poll"
             );
         }
+        let jobs = (0..depth).map(|_| Job::default()).collect();
         Ok(UringChannel {
             uring,
             file,
             device,
-            jobs: (0..depth).map(|_| None).collect(),
-            free: (0..depth).rev().collect(),
+            jobs,
             refused: Vec::new(),
             again: Vec::new(),
             wake,
         })
     }
 
-    /// Gives the rest of a job to the ring. `buf` is the request's buffer.
-    fn start(&mut self, number: u32, buf: Option<DmaBuf>) {
-        let Some(job) = &mut self.jobs[number as usize] else {
-            return;
-        };
-        let (offset, len) = self.file.range(&job.io.request);
+    /// Gives an I/O, or the rest of it, to the ring.
+    fn start(&mut self, tag: u32, request: &mut Request) {
+        let job = &self.jobs[tag as usize];
+        let (offset, len) = self.file.range(request);
         let (offset, rest) = (offset + job.moved, len - job.moved);
         // The layer bounds a read or write by 1 GiB.
         let (at, rest32) = (job.moved as u32, u32::try_from(rest).unwrap_or(u32::MAX));
-        let dsync = job.io.request.fua;
-        let (op, buf) = match job.io.request.op {
+        let fallocate = |mode: FallocateFlags| UringOp::Fallocate {
+            mode: (mode | FallocateFlags::KEEP_SIZE).bits(),
+            offset,
+            len: rest,
+        };
+        let (op, buf) = match request.op {
             Op::Read => (
                 UringOp::Read {
                     offset,
                     at,
                     len: rest32,
                 },
-                buf,
+                request.buf.take(),
             ),
             Op::Write => (
                 UringOp::Write {
                     offset,
                     at,
                     len: rest32,
-                    dsync,
+                    dsync: request.fua,
                 },
-                buf,
+                request.buf.take(),
             ),
             Op::Flush => (UringOp::Fdatasync, None),
-            Op::Unmap => {
-                let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            Op::Unmap => (fallocate(FallocateFlags::PUNCH_HOLE), None),
+            Op::WriteZeroes if job.by_hand => {
+                let Ok(zeroes) = DmaBuf::alloc(ZEROES.min(usize::try_from(rest).unwrap_or(ZEROES)))
+                else {
+                    return self.refuse(tag, request, Errno::NOMEM);
+                };
                 (
-                    UringOp::Fallocate {
-                        mode: mode.bits(),
+                    UringOp::Write {
                         offset,
-                        len: rest,
+                        at: 0,
+                        len: zeroes.len() as u32,
+                        dsync: false,
                     },
-                    None,
+                    Some(zeroes),
                 )
             }
-            Op::WriteZeroes => match job.zeroes.take() {
-                Some(zeroes) => {
-                    let len = rest.min(zeroes.len() as u64) as u32;
-                    (
-                        UringOp::Write {
-                            offset,
-                            at: 0,
-                            len,
-                            dsync: false,
-                        },
-                        Some(zeroes),
-                    )
-                }
-                None => {
-                    let mode = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
-                    (
-                        UringOp::Fallocate {
-                            mode: mode.bits(),
-                            offset,
-                            len: rest,
-                        },
-                        None,
-                    )
-                }
-            },
+            Op::WriteZeroes => (fallocate(FallocateFlags::ZERO_RANGE), None),
         };
-        if let Err(buf) = self.uring.submit(op, FILE, buf, u64::from(number)) {
-            // There are as many jobs as places in the ring, so it has stopped taking entries.
-            let Some(Job { mut io, .. }) = self.jobs[number as usize].take() else {
-                return;
-            };
-            self.free.push(number);
-            io.request.buf = io.request.buf.take().or(buf);
-            let error = self
-                .file
-                .failed(&self.device, &io.request, Errno::AGAIN.raw_os_error());
-            self.refused.push((io, error));
+        if let Err(buf) = self.uring.submit(op, FILE, buf, u64::from(tag)) {
+            // There are as many tags as places in the ring: it has stopped taking entries.
+            if request.op.has_data() {
+                request.buf = buf;
+            }
+            self.refuse(tag, request, Errno::AGAIN);
         }
     }
 
-    /// The kernel answered for one job: bytes, or a negative errno.
-    fn judge(file: &OpenFile, device: &str, job: &mut Job, result: i32) -> Next {
-        let request = &job.io.request;
+    #[cold]
+    fn refuse(&mut self, tag: u32, request: &Request, errno: Errno) {
+        let error = self
+            .file
+            .failed(&self.device, request, errno.raw_os_error());
+        self.refused.push((tag, error));
+    }
+
+    /// The kernel answered: bytes, or a negative errno.
+    fn judge(file: &OpenFile, device: &str, job: &mut Job, request: &Request, result: i32) -> Next {
         let Ok(bytes) = u32::try_from(result) else {
-            return Self::judge_error(file, device, job, -result);
+            return Self::judge_error(file, device, job, request, -result);
         };
-        let zeroing = request.op == Op::WriteZeroes && job.zeroes.is_some();
-        if !request.op.has_data() && !zeroing {
+        if !request.op.has_data() && !job.by_hand {
             return Next::Done(Ok(()));
         }
         if bytes == 0 {
@@ -174,16 +158,19 @@ impl UringChannel {
     }
 
     #[cold]
-    fn judge_error(file: &OpenFile, device: &str, job: &mut Job, errno: i32) -> Next {
-        let request = &job.io.request;
+    fn judge_error(
+        file: &OpenFile,
+        device: &str,
+        job: &mut Job,
+        request: &Request,
+        errno: i32,
+    ) -> Next {
         match (Errno::from_raw_os_error(errno), request.op) {
             (Errno::AGAIN | Errno::INTR, _) => return Next::Again,
-            (Errno::OPNOTSUPP | Errno::INVAL, Op::WriteZeroes) if job.zeroes.is_none() => {
+            (Errno::OPNOTSUPP, Op::WriteZeroes) if !job.by_hand => {
                 file.no_zero_range.store(true, Ordering::Relaxed);
-                if let Some(zeroes) = zeroes(file.range(request).1) {
-                    job.zeroes = Some(zeroes);
-                    return Next::Again;
-                }
+                job.by_hand = true;
+                return Next::Again;
             }
             // A hint that a block device cannot take: nothing is lost by ignoring it.
             (Errno::OPNOTSUPP, Op::Unmap) => return Next::Done(Ok(())),
@@ -193,43 +180,16 @@ impl UringChannel {
     }
 }
 
-/// Zeroes to write, for a range of `len` bytes.
-fn zeroes(len: u64) -> Option<DmaBuf> {
-    DmaBuf::alloc(ZEROES.min(usize::try_from(len).unwrap_or(ZEROES))).ok()
-}
-
 impl BdevChannel for UringChannel {
-    fn submit(&mut self, mut io: DeviceIo) {
-        if let Err(error) = self.file.check_durable(&self.device, &io.request) {
-            self.refused.push((io, error));
+    fn submit(&mut self, tag: u32, request: &mut Request) {
+        if let Err(error) = self.file.check_durable(&self.device, request) {
+            self.refused.push((tag, error));
             return;
         }
-        let Some(number) = self.free.pop() else {
-            debug_assert!(false, "the layer exceeded the channel's capacity");
-            let error = self
-                .file
-                .failed(&self.device, &io.request, Errno::AGAIN.raw_os_error());
-            self.refused.push((io, error));
-            return;
-        };
-        let buf = if io.request.op.has_data() {
-            io.request.buf.take()
-        } else {
-            None
-        };
         let by_hand =
-            io.request.op == Op::WriteZeroes && self.file.no_zero_range.load(Ordering::Relaxed);
-        let zeroes = if by_hand {
-            zeroes(self.file.range(&io.request).1)
-        } else {
-            None
-        };
-        self.jobs[number as usize] = Some(Job {
-            io,
-            moved: 0,
-            zeroes,
-        });
-        self.start(number, buf);
+            request.op == Op::WriteZeroes && self.file.no_zero_range.load(Ordering::Relaxed);
+        self.jobs[tag as usize] = Job { moved: 0, by_hand };
+        self.start(tag, request);
     }
 
     fn poll(&mut self, _now: u64, done: &mut CompletionSink<'_>) {
@@ -237,47 +197,31 @@ impl BdevChannel for UringChannel {
             // Nothing sensible is left to do but to try again; the I/O stays where it is.
             tracing::error!(device = &*self.device, %error, "io_uring does not take work");
         }
-        for (io, error) in self.refused.drain(..) {
-            done.complete(io, Err(error));
+        for (tag, error) in self.refused.drain(..) {
+            done.complete(tag, Err(error));
         }
         let UringChannel {
             uring,
             file,
             device,
             jobs,
-            free,
             again,
             ..
         } = self;
-        uring.reap(|number, result, buf| {
-            let Some(job) = jobs.get_mut(number as usize).and_then(Option::as_mut) else {
-                return;
-            };
-            let writes_zeroes = job.io.request.op == Op::WriteZeroes;
-            if writes_zeroes {
-                job.zeroes = buf;
-            } else {
-                job.io.request.buf = job.io.request.buf.take().or(buf);
+        uring.reap(|user, result, buf| {
+            // What the ring carries is the tag it was given.
+            let tag = user as u32;
+            let request = done.request(tag);
+            if request.op.has_data() {
+                request.buf = buf;
             }
-            match Self::judge(file, device, job, result) {
-                Next::Again => again.push(number as u32),
-                Next::Done(result) => {
-                    if let Some(job) = jobs[number as usize].take() {
-                        free.push(number as u32);
-                        done.complete(job.io, result);
-                    }
-                }
+            match Self::judge(file, device, &mut jobs[tag as usize], request, result) {
+                Next::Again => again.push(tag),
+                Next::Done(result) => done.complete(tag, result),
             }
         });
-        while let Some(number) = self.again.pop() {
-            let buf = self.jobs[number as usize].as_mut().and_then(|job| {
-                if job.io.request.op.has_data() {
-                    job.io.request.buf.take()
-                } else {
-                    None
-                }
-            });
-            self.start(number, buf);
+        while let Some(tag) = self.again.pop() {
+            self.start(tag, done.request(tag));
         }
     }
 

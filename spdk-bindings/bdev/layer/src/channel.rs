@@ -2,6 +2,7 @@
 
 use core::cell::{Cell, RefCell};
 use core::fmt;
+use core::task::Waker;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
@@ -9,11 +10,12 @@ use spdk_env::DmaBuf;
 use spdk_thread::{FdWatch, Interest, IoChannel, IoDevice, Period, PollResult, Poller, Thread};
 
 use crate::health::Counters;
-use crate::operation::{Operation, Operations};
-use crate::queue::{Limits, Ring};
+use crate::operation::{Operation, Operations, ROUTE};
+use crate::queue::Limits;
 use crate::registry::{Entry, Mode, Opened};
+use crate::table::{IoTable, Lane};
 use crate::{
-    BdevChannel, BdevError, BdevErrorKind, CompletionSink, DeviceIo, Geometry, IoQueue, Request,
+    BdevChannel, BdevError, BdevErrorKind, Completion, CompletionSink, Geometry, IoQueue, Request,
 };
 
 /// Futures of one channel that are at the device at once; more wait in line.
@@ -22,14 +24,11 @@ const MAX_OPERATIONS: u32 = 256;
 /// What all holders of one thread's channel share.
 pub(crate) struct Core {
     name: Arc<str>,
-    device: RefCell<Box<dyn BdevChannel>>,
+    state: RefCell<State>,
     block_size: u32,
-    /// By route. Route 0 belongs to the futures.
-    rings: RefCell<Vec<Option<Rc<Ring>>>>,
-    futures: Rc<Ring>,
     operations: Operations,
     capacity: u32,
-    /// Sum of the depths of the rings.
+    /// Sum of the depths of the lanes.
     reserved: Cell<u32>,
     /// At the device.
     outstanding: Cell<u32>,
@@ -46,6 +45,12 @@ pub(crate) struct Core {
     thread: Thread,
 }
 
+/// What submitting, polling and reaping change.
+struct State {
+    device: Box<dyn BdevChannel>,
+    table: IoTable,
+}
+
 impl Core {
     fn start(entry: &Entry, thread: &Thread) -> Result<Rc<Core>, BdevError> {
         let device = entry.bdev.create_channel(thread)?;
@@ -54,13 +59,13 @@ impl Core {
         let watch = device
             .wake_fd()
             .map(|fd| thread.watch_fd(fd, Interest::READABLE));
-        let futures = Ring::new(depth);
+        let mut table = IoTable::default();
+        // Route 0: the first lane.
+        table.add_lane(depth);
         let core = Rc::new(Core {
             name: Arc::clone(&entry.name),
-            device: RefCell::new(device),
+            state: RefCell::new(State { device, table }),
             block_size: entry.geometry.block_size,
-            rings: RefCell::new(vec![Some(Rc::clone(&futures))]),
-            futures,
             operations: Operations::new(depth),
             capacity,
             reserved: Cell::new(depth),
@@ -89,13 +94,26 @@ impl Core {
         &self.operations
     }
 
+    /// Gives a checked request to the device; gives it back when its lane is full.
     #[inline]
-    pub(crate) fn submit(&self, io: DeviceIo) {
-        self.device.borrow_mut().submit(io);
+    pub(crate) fn submit(&self, route: u32, request: Request) -> Result<(), Request> {
+        let State { device, table } = &mut *self.state.borrow_mut();
+        let (tag, request) = table.put(route, request)?;
+        device.submit(tag, request);
         self.outstanding.set(self.outstanding.get() + 1);
         if self.interrupt_mode.get() {
             self.start_polling();
         }
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn pop(&self, route: u32) -> Option<Completion> {
+        self.state.borrow_mut().table.pop(route)
+    }
+
+    pub(crate) fn lane<R>(&self, route: u32, f: impl FnOnce(&mut Lane) -> R) -> R {
+        f(self.state.borrow_mut().table.lane(route))
     }
 
     /// The first I/O after a rest: the poller may have had its call in this turn, so make sure of another turn.
@@ -106,11 +124,6 @@ impl Core {
         if let Ok(task) = self.thread.spawn("bdev start", async {}) {
             task.detach();
         }
-    }
-
-    pub(crate) fn submit_operation(&self, io: DeviceIo) {
-        self.futures.add_in_flight();
-        self.submit(io);
     }
 
     /// The channel's poller. Stays in polling mode for one turn after its last I/O, so that a steady trickle of single
@@ -140,7 +153,7 @@ impl Core {
                 self.stop();
             }
         } else if self.has_watch {
-            let interrupt = !self.device.borrow().needs_poll();
+            let interrupt = !self.state.borrow().device.needs_poll();
             if interrupt != self.interrupt_mode.get() {
                 self.set_interrupt_mode(interrupt);
             }
@@ -154,9 +167,9 @@ impl Core {
 
     #[inline]
     fn poll_device(&self, now: u64) -> u32 {
-        let rings = self.rings.borrow();
-        let mut sink = CompletionSink::to_rings(&rings);
-        self.device.borrow_mut().poll(now, &mut sink);
+        let State { device, table } = &mut *self.state.borrow_mut();
+        let mut sink = CompletionSink::new(table);
+        device.poll(now, &mut sink);
         let tally = sink.into_tally();
         let done = tally.total();
         if done > 0 {
@@ -173,36 +186,23 @@ impl Core {
         }
     }
 
-    /// Passes on what a poll has put into the rings.
+    /// Passes on what a poll has put into the lanes.
     fn settle(&self) {
-        while let Some(completion) = self.futures.pop() {
+        while let Some(completion) = self.pop(ROUTE) {
             self.operations.finish(completion);
         }
-        let mut route = 1;
-        loop {
-            let ring = match self.rings.borrow().get(route) {
-                None => return,
-                Some(ring) => ring.clone(),
-            };
-            if ring.is_some_and(|ring| ring.settle()) {
-                self.free_route(route);
-            }
-            route += 1;
+        let lanes = self.state.borrow().table.lanes() as u32;
+        for route in ROUTE + 1..lanes {
+            let table = &mut self.state.borrow_mut().table;
+            let waker = table.take_waker(route);
+            self.reserved
+                .set(self.reserved.get() - table.clear_abandoned(route));
+            // Waking only queues the task: it cannot come back here.
+            waker.into_iter().for_each(Waker::wake);
         }
     }
 
-    fn free_route(&self, route: usize) {
-        let ring = self
-            .rings
-            .borrow_mut()
-            .get_mut(route)
-            .and_then(Option::take);
-        if let Some(ring) = ring {
-            self.reserved.set(self.reserved.get() - ring.depth());
-        }
-    }
-
-    fn reserve(&self, depth: u32) -> Result<(Rc<Ring>, u32), BdevError> {
+    fn reserve(&self, depth: u32) -> Result<u32, BdevError> {
         let free = self.capacity.saturating_sub(self.reserved.get());
         if depth == 0 || depth > free {
             let (device, capacity) = (self.name().to_owned(), self.capacity);
@@ -215,28 +215,13 @@ impl Core {
             .into());
         }
         self.reserved.set(self.reserved.get() + depth);
-        let ring = Ring::new(depth);
-        let mut rings = self.rings.borrow_mut();
-        let route = match rings.iter().position(Option::is_none) {
-            Some(route) => {
-                rings[route] = Some(Rc::clone(&ring));
-                route
-            }
-            None => {
-                rings.push(Some(Rc::clone(&ring)));
-                rings.len() - 1
-            }
-        };
-        // Every route holds at least one of at most 2^32 reserved places.
-        Ok((ring, route as u32))
+        Ok(self.state.borrow_mut().table.add_lane(depth))
     }
 
     /// The queue of `route` is gone.
-    pub(crate) fn release(&self, route: u32) {
-        let ring = self.rings.borrow().get(route as usize).cloned().flatten();
-        if ring.is_some_and(|ring| ring.settle()) {
-            self.free_route(route as usize);
-        }
+    pub(crate) fn abandon(&self, route: u32) {
+        let freed = self.state.borrow_mut().table.abandon(route);
+        self.reserved.set(self.reserved.get() - freed);
     }
 
     fn close(&self) {
@@ -329,12 +314,12 @@ impl Channel {
     /// # Errors
     /// [`BdevErrorKind::QueueDepth`] when the device's channel cannot carry that many more, or for 0.
     pub fn queue(&self, depth: u32) -> Result<IoQueue, BdevError> {
-        let (ring, route) = self.core().reserve(depth)?;
+        let route = self.core().reserve(depth)?;
         Ok(IoQueue::new(
             self.clone(),
             Rc::clone(self.core()),
-            ring,
             route,
+            depth,
             self.limits,
         ))
     }

@@ -29,26 +29,19 @@ pub trait Bdev: Send + Sync {
     fn create_channel(&self, thread: &Thread) -> Result<Box<dyn BdevChannel>, BdevError>;
 }
 
-/// One I/O at a device: a checked request and where its completion goes.
-#[derive(Debug)]
-pub struct DeviceIo {
-    /// What to do. In range, of legal length, with a buffer that is long enough.
-    pub request: Request,
-    /// The layer's own: which queue waits for it. Devices keep it as it is.
-    pub route: u32,
-}
-
 /// One thread's way to a device (SPDK: the I/O channel's context). Made, driven and dropped on that thread; it need not be
 /// `Send`.
 ///
 /// The layer promises: requests are valid; never more than [`BdevChannel::capacity`] are in flight; [`BdevChannel::poll`] is
 /// called every turn while any is; the channel is dropped only when none is (except when the thread itself is torn down).
 pub trait BdevChannel {
-    /// Takes an I/O. Cannot refuse: what goes wrong is the result of its completion, at the next poll at the earliest.
-    fn submit(&mut self, io: DeviceIo);
+    /// Takes the I/O number `tag`, below [`BdevChannel::capacity`] and no other I/O's until it is completed. The request stays
+    /// in the channel's table, where [`CompletionSink::request`] finds it; the device may take the buffer out, and must put it back
+    /// before it completes. Cannot refuse: what goes wrong is the result of the completion, at the next poll at the earliest.
+    fn submit(&mut self, tag: u32, request: &mut Request);
 
-    /// Moves things on (one kernel entry or doorbell for all that was submitted since the last time) and hands every I/O
-    /// that is finished to `done`. `now` is the thread's time in ns.
+    /// Moves things on (one kernel entry or doorbell for all that was submitted since the last time) and tells `done` of
+    /// every I/O that is finished. `now` is the thread's time in ns.
     fn poll(&mut self, now: u64, done: &mut CompletionSink<'_>);
 
     /// How many I/Os may be in flight.

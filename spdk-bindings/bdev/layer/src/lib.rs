@@ -12,6 +12,8 @@
 //! ([`Health`]), and routes completions. A buffer belongs to the operation until its completion: dropping a future, a queue
 //! or a channel leaves the buffer with the device until the device is done.
 //!
+//! [`testing`] compares any device with a byte vector.
+//!
 //! Thread rule: `Registry` and `Descriptor` are used anywhere; `Channel` and `IoQueue` on the thread that made them only
 //! (`!Send`). Below it: `spdk_thread` (pollers, I/O channels) and `spdk_env` (buffers). Above it: the device crates beside
 //! it, and the engine.
@@ -25,14 +27,15 @@ mod operation;
 mod queue;
 mod registry;
 mod request;
-mod sink;
+mod table;
+pub mod testing;
 
 pub use channel::Channel;
-pub use device::{Bdev, BdevChannel, DeviceIo};
+pub use device::{Bdev, BdevChannel};
 pub use error::{BdevError, BdevErrorKind, Reject, Rejected};
 pub use geometry::Geometry;
 pub use health::{Health, OpCounts};
 pub use queue::{IoQueue, Ready};
 pub use registry::{Descriptor, Mode, Registry};
 pub use request::{Completion, Op, OpSet, Request};
-pub use sink::CompletionSink;
+pub use table::CompletionSink;

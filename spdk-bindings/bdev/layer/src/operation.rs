@@ -12,7 +12,7 @@ use spdk_env::DmaBuf;
 
 use crate::channel::Core;
 use crate::queue::Limits;
-use crate::{BdevError, BdevErrorKind, Completion, DeviceIo, Rejected, Request};
+use crate::{BdevError, BdevErrorKind, Completion, Rejected, Request};
 
 /// The route of every future of a channel.
 pub(crate) const ROUTE: u32 = 0;
@@ -114,10 +114,9 @@ impl Operation {
             .running
             .borrow_mut()
             .insert(State::Running(Some(waker.clone())));
-        self.core.submit_operation(DeviceIo {
-            request: request.with_user(key as u64),
-            route: ROUTE,
-        });
+        let taken = self.core.submit(ROUTE, request.with_user(key as u64));
+        // The lane is as deep as there is room.
+        debug_assert!(taken.is_ok(), "a future beyond its lane's depth");
         self.step = Step::Running(key);
     }
 }

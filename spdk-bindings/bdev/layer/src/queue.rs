@@ -1,82 +1,14 @@
 //! [`IoQueue`]: the fast path of a channel.
 
-use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
-use core::task::{Context, Poll, Waker};
-use std::collections::VecDeque;
+use core::task::{Context, Poll};
 use std::rc::Rc;
 
 use crate::channel::Core;
-use crate::{Channel, Completion, DeviceIo, Geometry, Op, OpSet, Reject, Rejected, Request};
-
-/// Finished I/Os of one queue that nobody has reaped yet.
-pub(crate) struct Ring {
-    finished: RefCell<VecDeque<Completion>>,
-    /// Submitted and not reaped.
-    in_flight: Cell<u32>,
-    depth: u32,
-    /// Its queue is gone: what still comes back is dropped.
-    abandoned: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Ring {
-    pub(crate) fn new(depth: u32) -> Rc<Ring> {
-        Rc::new(Ring {
-            finished: RefCell::new(VecDeque::with_capacity(depth as usize)),
-            in_flight: Cell::new(0),
-            depth,
-            abandoned: Cell::new(false),
-            waker: RefCell::new(None),
-        })
-    }
-
-    pub(crate) fn depth(&self) -> u32 {
-        self.depth
-    }
-
-    #[inline]
-    pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.get()
-    }
-
-    #[inline]
-    pub(crate) fn add_in_flight(&self) {
-        self.in_flight.set(self.in_flight.get() + 1);
-    }
-
-    #[inline]
-    pub(crate) fn push(&self, completion: Completion) {
-        self.finished.borrow_mut().push_back(completion);
-    }
-
-    #[inline]
-    pub(crate) fn pop(&self) -> Option<Completion> {
-        let completion = self.finished.borrow_mut().pop_front();
-        if completion.is_some() {
-            self.in_flight.set(self.in_flight.get() - 1);
-        }
-        completion
-    }
-
-    /// Called after a poll. True when the ring is abandoned and its last I/O has come back.
-    pub(crate) fn settle(&self) -> bool {
-        if self.abandoned.get() {
-            while let Some(completion) = self.pop() {
-                drop(completion);
-            }
-            return self.in_flight.get() == 0;
-        }
-        if !self.finished.borrow().is_empty()
-            && let Some(waker) = self.waker.take()
-        {
-            waker.wake();
-        }
-        false
-    }
-}
+use crate::table::Lane;
+use crate::{Channel, Completion, Geometry, Op, OpSet, Reject, Rejected, Request};
 
 /// What a request must fulfil, in one place and without a pointer to follow.
 #[derive(Debug, Clone, Copy)]
@@ -157,10 +89,10 @@ impl Limits {
 /// Own thread only. Completions arrive while the thread runs its pollers; reap in a poller or a task. Dropping the queue
 /// with I/O in flight lets the I/O run to its end; the buffers are freed then.
 pub struct IoQueue {
-    ring: Rc<Ring>,
     core: Rc<Core>,
     limits: Limits,
     route: u32,
+    depth: u32,
     channel: Channel,
 }
 
@@ -168,15 +100,15 @@ impl IoQueue {
     pub(crate) fn new(
         channel: Channel,
         core: Rc<Core>,
-        ring: Rc<Ring>,
         route: u32,
+        depth: u32,
         limits: Limits,
     ) -> IoQueue {
         IoQueue {
-            ring,
             core,
             limits,
             route,
+            depth,
             channel,
         }
     }
@@ -187,27 +119,17 @@ impl IoQueue {
     /// [`Rejected`] with the request: bad range, length, buffer or mode, or the queue is full (reap first).
     #[inline]
     pub fn submit(&self, request: Request) -> Result<(), Rejected> {
-        if self.ring.in_flight() >= self.ring.depth() || !self.limits.accepts(&request) {
-            return Err(self.rejected(request));
+        if !self.limits.accepts(&request) {
+            let why = self.limits.why(&request);
+            return Err(Rejected { request, why });
         }
-        self.ring.add_in_flight();
-        self.core.submit(DeviceIo {
-            request,
-            route: self.route,
-        });
-        Ok(())
-    }
-
-    #[cold]
-    fn rejected(&self, request: Request) -> Rejected {
-        let why = if self.limits.accepts(&request) {
-            Reject::QueueFull {
-                depth: self.ring.depth(),
-            }
-        } else {
-            self.limits.why(&request)
-        };
-        Rejected { request, why }
+        match self.core.submit(self.route, request) {
+            Ok(()) => Ok(()),
+            Err(request) => Err(Rejected {
+                request,
+                why: Reject::QueueFull { depth: self.depth },
+            }),
+        }
     }
 
     /// Hands at most `max` finished I/Os to `done`, oldest first; returns how many. `done` may submit to this queue.
@@ -215,7 +137,7 @@ impl IoQueue {
     pub fn reap(&self, max: usize, mut done: impl FnMut(Completion)) -> usize {
         let mut count = 0;
         while count < max {
-            let Some(completion) = self.ring.pop() else {
+            let Some(completion) = self.core.pop(self.route) else {
                 break;
             };
             count += 1;
@@ -224,22 +146,27 @@ impl IoQueue {
         count
     }
 
+    /// Takes the oldest finished I/O.
+    #[inline]
+    pub fn pop(&self) -> Option<Completion> {
+        self.core.pop(self.route)
+    }
+
     /// Waits until there is something to reap. At most one task waits at a time; a second one takes its place.
     pub fn ready(&self) -> Ready<'_> {
         Ready { queue: self }
     }
 
     /// I/Os submitted and not reaped.
-    #[inline]
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.ring.in_flight()
+        self.core.lane(self.route, Lane::in_flight)
     }
 
     /// I/Os that it holds at most.
     #[must_use]
     pub fn depth(&self) -> u32 {
-        self.ring.depth()
+        self.depth
     }
 
     /// The channel that it is a lane of.
@@ -251,8 +178,7 @@ impl IoQueue {
 
 impl Drop for IoQueue {
     fn drop(&mut self) {
-        self.ring.abandoned.set(true);
-        self.core.release(self.route);
+        self.core.abandon(self.route);
     }
 }
 
@@ -277,14 +203,8 @@ impl Future for Ready<'_> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let ring = &self.queue.ring;
-        if !ring.finished.borrow().is_empty() {
-            return Poll::Ready(());
-        }
-        let mut waker = ring.waker.borrow_mut();
-        if waker.as_ref().is_none_or(|old| !old.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
-        Poll::Pending
+        self.queue
+            .core
+            .lane(self.queue.route, |lane| lane.poll_ready(cx))
     }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use spdk_bdev::{Bdev, BdevChannel, BdevError, CompletionSink, DeviceIo, Geometry, Op};
+use spdk_bdev::{Bdev, BdevChannel, BdevError, CompletionSink, Geometry, Op, Request};
 use spdk_env::{OutOfMemory, SharedRegion};
 use spdk_thread::Thread;
 use uuid::Uuid;
@@ -23,8 +23,8 @@ pub struct MallocBdev {
 }
 
 impl MallocBdev {
-    /// A device of `num_blocks` blocks of `block_size` bytes. The registry checks the numbers. Memory is taken from the
-    /// machine as blocks are first written.
+    /// A device of `num_blocks` blocks of `block_size` bytes. The registry checks the numbers. All
+    /// memory is taken from the machine now.
     ///
     /// # Errors
     /// [`OutOfMemory`].
@@ -74,12 +74,11 @@ struct MallocChannel {
     memory: Arc<SharedRegion>,
     /// Block size as a power of two.
     shift: u32,
-    pending: Vec<DeviceIo>,
+    pending: Vec<u32>,
 }
 
 impl MallocChannel {
-    fn run(memory: &SharedRegion, shift: u32, io: &mut DeviceIo) {
-        let request = &mut io.request;
+    fn run(memory: &SharedRegion, shift: u32, request: &mut Request) {
         // The layer checked the range against the region's size.
         let (at, len) = (
             (request.lba as usize) << shift,
@@ -95,19 +94,18 @@ impl MallocChannel {
 }
 
 impl BdevChannel for MallocChannel {
-    fn submit(&mut self, io: DeviceIo) {
-        if io.request.op.has_data() {
+    fn submit(&mut self, tag: u32, request: &mut Request) {
+        if request.op.has_data() {
             // The copy runs at the next poll; until then the first lines are on their way.
-            self.memory
-                .prefetch((io.request.lba as usize) << self.shift);
+            self.memory.prefetch((request.lba as usize) << self.shift);
         }
-        self.pending.push(io);
+        self.pending.push(tag);
     }
 
     fn poll(&mut self, _now: u64, done: &mut CompletionSink<'_>) {
-        for mut io in self.pending.drain(..) {
-            MallocChannel::run(&self.memory, self.shift, &mut io);
-            done.complete(io, Ok(()));
+        for tag in self.pending.drain(..) {
+            MallocChannel::run(&self.memory, self.shift, done.request(tag));
+            done.complete(tag, Ok(()));
         }
     }
 

@@ -4,7 +4,7 @@
 //! `module/bdev/null`). What an I/O costs here is what the block layer costs. Any thread may create it; its channels follow
 //! the rules of `spdk_bdev`, its only neighbour.
 
-use spdk_bdev::{Bdev, BdevChannel, BdevError, CompletionSink, DeviceIo, Geometry};
+use spdk_bdev::{Bdev, BdevChannel, BdevError, CompletionSink, Geometry, Request};
 use spdk_thread::Thread;
 use uuid::Uuid;
 
@@ -61,18 +61,17 @@ impl Bdev for NullBdev {
 
 /// Holds I/O from its submission to the next poll, as every device does.
 struct NullChannel {
-    pending: Vec<DeviceIo>,
+    pending: Vec<u32>,
 }
 
 impl BdevChannel for NullChannel {
-    #[inline]
-    fn submit(&mut self, io: DeviceIo) {
-        self.pending.push(io);
+    fn submit(&mut self, tag: u32, _request: &mut Request) {
+        self.pending.push(tag);
     }
 
     fn poll(&mut self, _now: u64, done: &mut CompletionSink<'_>) {
-        for io in self.pending.drain(..) {
-            done.complete(io, Ok(()));
+        for tag in self.pending.drain(..) {
+            done.complete(tag, Ok(()));
         }
     }
 

@@ -47,6 +47,22 @@ impl Mapping {
         Ok(Mapping { ptr, len })
     }
 
+    /// Takes every page from the machine now instead of at first touch.
+    pub(super) fn populate(&self) -> Result<(), OutOfMemory> {
+        // SAFETY: the range is this mapping, and populating changes no contents.
+        match unsafe {
+            madvise(
+                self.ptr.as_ptr().cast::<c_void>(),
+                self.len,
+                Advice::LinuxPopulateWrite,
+            )
+        } {
+            // Kernels before 5.14 do not know it; then pages come at first touch.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
+            Err(_) => Err(OutOfMemory { bytes: self.len }),
+        }
+    }
+
     pub(super) fn as_ptr(&self) -> NonNull<u8> {
         self.ptr
     }

@@ -18,15 +18,14 @@ pub struct SharedRegion {
 }
 
 impl SharedRegion {
-    /// A region of `len` bytes, zeroed; pages are taken from the machine at first touch.
+    /// A region of `len` bytes, zeroed; its memory is taken from the machine now, so that no access waits for it later.
     ///
     /// # Errors
-    /// [`OutOfMemory`] when the address space or the overcommit limit is used up.
+    /// [`OutOfMemory`] when there is not that much.
     pub fn new(len: usize) -> Result<SharedRegion, OutOfMemory> {
-        Ok(SharedRegion {
-            memory: Mapping::new(len)?,
-            len,
-        })
+        let memory = Mapping::new(len)?;
+        memory.populate()?;
+        Ok(SharedRegion { memory, len })
     }
 
     /// Bytes.

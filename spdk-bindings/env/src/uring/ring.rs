@@ -354,6 +354,24 @@ impl Uring {
     }
 }
 
+impl Uring {
+    /// U1: the kernel still owns the buffers; to leak them, the ring and the pools it registered is the only safe end.
+    #[cold]
+    fn leak(&mut self) {
+        let buffers: Vec<_> = self
+            .slots
+            .iter_mut()
+            .filter_map(|slot| slot.buf.take())
+            .collect();
+        tracing::error!(
+            buffers = buffers.len(),
+            "the kernel did not finish I/O within {DROP_PATIENCE:?} of closing its ring: its buffers are leaked"
+        );
+        // ManuallyDrop: never dropped.
+        let _ = mem::ManuallyDrop::new((buffers, mem::take(&mut self.pools)));
+    }
+}
+
 impl AsFd for Uring {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: as in `wake_fd`; the borrow is tied to `self`.
@@ -368,14 +386,7 @@ impl Drop for Uring {
             self.reap(|_, _, _| ());
             let left = deadline.saturating_duration_since(std::time::Instant::now());
             if self.in_flight() > 0 && (left.is_zero() || self.wait(left).is_err()) {
-                // U1: the kernel still owns them; a leak is the only safe end. The slots' buffers, the ring and the
-                // pools it registered stay for ever.
-                for slot in &mut self.slots {
-                    mem::forget(slot.buf.take());
-                }
-                for pool in &mut self.pools {
-                    mem::forget(mem::replace(pool, PoolSlot::Unseen));
-                }
+                self.leak();
                 return;
             }
         }

@@ -1,0 +1,413 @@
+//! The layer on real devices: modes, rejects, queues, futures, destruction, counters.
+
+#![allow(missing_docs, reason = "tests")]
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bdev_malloc::MallocBdev;
+use bdev_null::NullBdev;
+use spdk_bdev::{BdevErrorKind, Descriptor, Mode, Op, Registry, Request};
+use spdk_env::{DmaBuf, DmaPool};
+use spdk_thread::testing::Lockstep;
+
+const BLOCK: usize = 512;
+
+fn registry() -> Registry {
+    let registry = Registry::new();
+    registry
+        .register(Arc::new(MallocBdev::new("mem", 512, 64).unwrap()))
+        .unwrap();
+    registry
+        .register(Arc::new(NullBdev::new("nil", 4096, 1024)).clone())
+        .unwrap();
+    registry
+}
+
+fn open(registry: &Registry, name: &str) -> Descriptor {
+    registry.open(name, Mode::ReadWrite, "test").unwrap()
+}
+
+fn filled(blocks: usize, byte: u8) -> DmaBuf {
+    let mut buf = DmaBuf::alloc(blocks * BLOCK).unwrap();
+    buf.as_mut_slice().fill(byte);
+    buf
+}
+
+#[test]
+fn opening_has_modes_and_names_who_is_first() {
+    let registry = registry();
+    let text = |mode, holder| {
+        registry
+            .open("mem", mode, holder)
+            .map(drop)
+            .map_err(|why| why.to_string())
+    };
+    let writer = registry.open("mem", Mode::ReadWrite, "first").unwrap();
+    assert_eq!(
+        text(Mode::ReadWrite, "second").unwrap_err(),
+        "block device `mem` is open for writing by `first`: close it there or open it read-only"
+    );
+    let reader = registry.open("mem", Mode::ReadOnly, "looker").unwrap();
+    assert_eq!(
+        registry.remove("mem").map(drop).unwrap_err().to_string(),
+        "block device `mem` cannot be removed: open by `first`, `looker`"
+    );
+    let clone = writer.clone();
+    drop(writer);
+    assert!(
+        text(Mode::ReadWrite, "third").is_err(),
+        "a clone holds it still"
+    );
+    drop(clone);
+    assert_eq!(text(Mode::ReadWrite, "third"), Ok(()));
+    drop(reader);
+    assert_eq!(registry.remove("mem").unwrap().name(), "mem");
+    assert_eq!(
+        text(Mode::ReadOnly, "late").unwrap_err(),
+        "no block device named `mem` (there are: nil)"
+    );
+}
+
+#[test]
+fn names_are_unique_and_sizes_sane() {
+    let registry = registry();
+    let again = registry
+        .register(Arc::new(NullBdev::new("nil", 512, 1)))
+        .unwrap_err();
+    assert_eq!(
+        again.to_string(),
+        "a block device named `nil` is registered already"
+    );
+    let odd = registry
+        .register(Arc::new(NullBdev::new("odd", 1000, 1)))
+        .unwrap_err();
+    assert_eq!(
+        odd.to_string(),
+        "block device `odd` cannot be registered: block size 1000 is not a power of two of at least 512"
+    );
+    let names: Vec<String> = registry
+        .list()
+        .iter()
+        .map(|bdev| bdev.name().to_owned())
+        .collect();
+    assert_eq!(names, ["mem", "nil"]);
+}
+
+#[test]
+fn each_bad_request_gets_its_exact_message_and_its_buffer_back() {
+    let mut lockstep = Lockstep::new();
+    let thread = lockstep.thread("t");
+    let registry = registry();
+    let queue = open(&registry, "mem")
+        .get_channel(&thread)
+        .unwrap()
+        .queue(1)
+        .unwrap();
+    let reader = registry.open("mem", Mode::ReadOnly, "reader").unwrap();
+    let read_only = reader.get_channel(&thread).unwrap().queue(1).unwrap();
+    let buf = || filled(2, 1);
+    let cases = [
+        (
+            &queue,
+            Request::read(64, 1, buf()),
+            "read of 1 blocks at lba 64 rejected: the device ends at lba 64",
+        ),
+        (
+            &queue,
+            Request::read(63, 2, buf()),
+            "read of 2 blocks at lba 63 rejected: the device ends at lba 64",
+        ),
+        (
+            &queue,
+            Request::write(u64::MAX, 2, buf()),
+            "write of 2 blocks at lba 18446744073709551615 rejected: the device ends at lba 64",
+        ),
+        (
+            &queue,
+            Request::unmap(0, 65),
+            "unmap of 65 blocks at lba 0 rejected: the device ends at lba 64",
+        ),
+        (
+            &queue,
+            Request::write_zeroes(0, 0),
+            "write-zeroes of 0 blocks at lba 0 rejected: it has no blocks",
+        ),
+        (
+            &queue,
+            Request::read(0, 3, buf()),
+            "read of 3 blocks at lba 0 rejected: it needs 1536 bytes and its buffer has 1024",
+        ),
+        (
+            &queue,
+            Request {
+                buf: None,
+                ..Request::read(0, 1, buf())
+            },
+            "read of 1 blocks at lba 0 rejected: it has no buffer",
+        ),
+        (
+            &read_only,
+            Request::write(0, 1, buf()),
+            "write of 1 blocks at lba 0 rejected: the descriptor is read-only",
+        ),
+        (
+            &read_only,
+            Request::unmap(0, 1),
+            "unmap of 1 blocks at lba 0 rejected: the descriptor is read-only",
+        ),
+    ];
+    for (queue, request, text) in cases {
+        let had_buffer = request.buf.is_some();
+        let rejected = queue.submit(request).unwrap_err();
+        assert_eq!(rejected.to_string(), text);
+        assert_eq!(rejected.request.buf.is_some(), had_buffer);
+        assert_eq!(queue.in_flight(), 0);
+    }
+    let nil = open(&registry, "nil")
+        .get_channel(&thread)
+        .unwrap()
+        .queue(1)
+        .unwrap();
+    let long = nil
+        .submit(Request::read(0, 257, DmaBuf::alloc(257 * 4096).unwrap()))
+        .unwrap_err();
+    assert_eq!(
+        long.to_string(),
+        "read of 257 blocks at lba 0 rejected: one I/O takes at most 256 blocks"
+    );
+    queue.submit(Request::read(0, 1, buf())).unwrap();
+    let full = queue.submit(Request::read(0, 1, buf())).unwrap_err();
+    assert_eq!(
+        full.to_string(),
+        "read of 1 blocks at lba 0 rejected: the queue is full (1 I/Os)"
+    );
+}
+
+#[test]
+fn futures_report_rejects_with_the_device() {
+    let mut lockstep = Lockstep::new();
+    let thread = lockstep.thread("t");
+    let channel = open(&registry(), "mem").get_channel(&thread).unwrap();
+    let (result, buf) = lockstep
+        .block_on(&thread, async move {
+            channel.write(64, 1, filled(1, 7), true).await
+        })
+        .unwrap();
+    let error = result.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "write of 1 blocks at lba 64 on `mem` rejected: the device ends at lba 64"
+    );
+    assert!(matches!(
+        error.kind(),
+        BdevErrorKind::Rejected { op: Op::Write, .. }
+    ));
+    assert_eq!(buf.as_slice(), [7; BLOCK]);
+}
+
+#[test]
+fn a_future_completes_in_the_turn_after_its_submission() {
+    let mut lockstep = Lockstep::new();
+    let thread = lockstep.thread("t");
+    let channel = open(&registry(), "mem").get_channel(&thread).unwrap();
+    let data = lockstep.block_on(&thread, async move {
+        channel.write(3, 2, filled(2, 9), false).await.0.unwrap();
+        channel.write_zeroes(4, 1).await.unwrap();
+        channel.flush().await.unwrap();
+        channel.read(3, 2, filled(2, 1)).await.1
+    });
+    let data = data.unwrap();
+    assert_eq!((data.as_slice()[0], data.as_slice()[BLOCK]), (9, 0));
+}
+
+#[test]
+fn more_futures_than_the_channel_holds_wait_in_line() {
+    let mut lockstep = Lockstep::new();
+    let thread = lockstep.thread("t");
+    let channel = open(&registry(), "mem").get_channel(&thread).unwrap();
+    let order = Rc::new(RefCell::new(Vec::new()));
+    let tasks: Vec<_> = (0..1000u32)
+        .map(|number| {
+            let (channel, order) = (channel.clone(), Rc::clone(&order));
+            let io = async move {
+                channel
+                    .write(u64::from(number % 64), 1, filled(1, number as u8), false)
+                    .await
+                    .0
+                    .unwrap();
+                order.borrow_mut().push(number);
+            };
+            thread.spawn("writer", io).unwrap()
+        })
+        .collect();
+    lockstep.step();
+    assert_eq!(channel.in_flight(), 256);
+    // One that runs and one that waits go away; their places are not lost.
+    tasks[0].abort();
+    tasks[900].abort();
+    lockstep.settle();
+    let mut expected: Vec<u32> = (0..1000).collect();
+    expected.retain(|number| ![0, 900].contains(number));
+    assert_eq!(*order.borrow(), expected, "first come, first served");
+    assert_eq!(channel.in_flight(), 0);
+}
+
+#[test]
+fn a_dropped_future_gives_its_buffer_back_only_when_the_device_is_done() {
+    let mut lockstep = Lockstep::new();
+    let thread = lockstep.thread("t");
+    let channel = open(&registry(), "mem").get_channel(&thread).unwrap();
+    let pool = DmaPool::new(BLOCK, 1).unwrap();
+    let buf = pool.get().unwrap();
+    let reading = channel.clone();
+    let task = thread
+        .spawn("reader", async move { drop(reading.read(0, 1, buf).await) })
+        .unwrap();
+    lockstep.step();
+    assert_eq!(channel.in_flight(), 1);
+    task.abort();
+    drop(task);
+    assert_eq!(pool.available(), 0, "the device has it");
+    lockstep.settle();
+    assert_eq!((pool.available(), channel.in_flight()), (1, 0));
+}
+
+#[test]
+fn a_channel_dropped_with_io_in_flight_lives_until_the_io_is_back() {
+    let mut lockstep = Lockstep::new();
+    let thread = lockstep.thread("t");
+    let registry = registry();
+    let descriptor = open(&registry, "mem");
+    let queue = descriptor.get_channel(&thread).unwrap().queue(4).unwrap();
+    let pool = DmaPool::new(BLOCK, 4).unwrap();
+    for lba in 0..4 {
+        queue
+            .submit(Request::write(lba, 1, pool.get().unwrap()))
+            .unwrap();
+    }
+    drop((queue, descriptor));
+    assert_eq!(pool.available(), 0);
+    assert!(
+        registry.open("mem", Mode::ReadWrite, "second").is_err(),
+        "the writes are still out"
+    );
+    lockstep.settle();
+    assert_eq!(pool.available(), 4);
+    assert!(registry.open("mem", Mode::ReadWrite, "second").is_ok());
+    thread.request_exit();
+    lockstep.settle();
+    assert!(thread.is_exited(), "held by {:?}", thread.holders());
+}
+
+#[test]
+fn queues_share_a_channel_without_mixing() {
+    let mut lockstep = Lockstep::new();
+    let thread = lockstep.thread("t");
+    let channel = open(&registry(), "nil").get_channel(&thread).unwrap();
+    let (a, b) = (channel.queue(3).unwrap(), channel.queue(5).unwrap());
+    for user in 0..3 {
+        a.submit(Request::flush().with_user(user)).unwrap();
+    }
+    for user in 10..15 {
+        b.submit(Request::flush().with_user(user)).unwrap();
+    }
+    lockstep.step();
+    let users = |queue: &spdk_bdev::IoQueue, max| {
+        let mut users = Vec::new();
+        queue.reap(max, |completion| users.push(completion.user));
+        users
+    };
+    assert_eq!(users(&a, 2), [0, 1]);
+    assert_eq!((a.in_flight(), b.in_flight()), (1, 5));
+    drop(a);
+    assert_eq!(users(&b, 99), [10, 11, 12, 13, 14]);
+    let c = channel.queue(7).unwrap();
+    c.submit(Request::flush().with_user(77)).unwrap();
+    lockstep.step();
+    assert_eq!((users(&c, 9), users(&b, 9)), (vec![77], vec![]));
+    let much = channel.queue(65_536).unwrap_err();
+    assert_eq!(
+        much.to_string(),
+        "a queue of depth 65536 does not fit on the channel of `nil`: 65268 of its 65536 I/Os are free"
+    );
+}
+
+#[test]
+fn a_task_can_wait_for_its_queue() {
+    let mut lockstep = Lockstep::new();
+    let thread = lockstep.thread("t");
+    let queue = open(&registry(), "nil")
+        .get_channel(&thread)
+        .unwrap()
+        .queue(8)
+        .unwrap();
+    let done = lockstep.block_on(&thread, async move {
+        let (mut sent, mut done) = (0, 0);
+        while done < 100 {
+            while sent < 100 && queue.submit(Request::flush().with_user(sent)).is_ok() {
+                sent += 1;
+            }
+            queue.ready().await;
+            queue.reap(usize::MAX, |completion| {
+                assert_eq!(completion.user, done);
+                done += 1;
+            });
+        }
+        done
+    });
+    assert_eq!(done.unwrap(), 100);
+}
+
+#[test]
+fn counters_add_up_over_threads() {
+    let mut lockstep = Lockstep::new();
+    let threads = [lockstep.thread("a"), lockstep.thread("b")];
+    let registry = registry();
+    let descriptor = open(&registry, "mem");
+    for thread in &threads {
+        let channel = descriptor.get_channel(thread).unwrap();
+        let io = async move {
+            channel.write(0, 4, filled(4, 1), false).await.0.unwrap();
+            channel.read(0, 1, filled(1, 0)).await.0.unwrap();
+            channel.flush().await.unwrap();
+            let _ = channel.read(99, 1, filled(1, 0)).await;
+        };
+        lockstep.block_on(thread, io).unwrap();
+    }
+    let health = registry.health("mem").unwrap();
+    assert_eq!(
+        (health.of(Op::Write).ops, health.of(Op::Write).bytes),
+        (2, 8 * BLOCK as u64)
+    );
+    assert_eq!(
+        (health.of(Op::Read).ops, health.of(Op::Read).bytes),
+        (2, 2 * BLOCK as u64)
+    );
+    assert_eq!(
+        (health.of(Op::Flush).ops, health.errors()),
+        (2, 0),
+        "rejects never reach the device"
+    );
+    assert_eq!(descriptor.health(), health);
+}
+
+#[test]
+fn one_thread_has_one_channel_per_device() {
+    let mut lockstep = Lockstep::new();
+    let thread = lockstep.thread("t");
+    let descriptor = open(&registry(), "mem");
+    let (a, b) = (
+        descriptor.get_channel(&thread).unwrap(),
+        descriptor.get_channel(&thread).unwrap(),
+    );
+    let queue = a.queue(1).unwrap();
+    queue.submit(Request::flush()).unwrap();
+    assert_eq!(b.in_flight(), 1);
+    assert_eq!(thread.pollers().len(), 1);
+    lockstep.settle();
+    drop((a, b, queue));
+    lockstep.settle();
+    assert_eq!(thread.pollers().len(), 0);
+}
