@@ -222,6 +222,7 @@ impl BdevChannel for UringChannel {
         });
         while let Some(tag) = self.again.pop() {
             self.start(tag, done.request(tag));
+            done.progress();
         }
     }
 

@@ -142,7 +142,7 @@ impl Core {
             // We look at the device itself; taking the flag keeps the reactor listening.
             let _ = watch.take_readable();
         }
-        let done = self.poll_device(now);
+        let (done, progressed) = self.poll_device(now);
         if done > 0 {
             self.outstanding.set(self.outstanding.get() - done);
             self.settle();
@@ -158,7 +158,7 @@ impl Core {
                 self.set_interrupt_mode(interrupt);
             }
         }
-        if done > 0 {
+        if done > 0 || progressed {
             PollResult::Busy
         } else {
             PollResult::Idle
@@ -166,16 +166,16 @@ impl Core {
     }
 
     #[inline]
-    fn poll_device(&self, now: u64) -> u32 {
+    fn poll_device(&self, now: u64) -> (u32, bool) {
         let State { device, table } = &mut *self.state.borrow_mut();
         let mut sink = CompletionSink::new(table);
         device.poll(now, &mut sink);
-        let tally = sink.into_tally();
+        let (tally, progressed) = sink.into_tally();
         let done = tally.total();
         if done > 0 {
             self.counters.publish(&tally, self.block_size);
         }
-        done
+        (done, progressed)
     }
 
     /// With I/O outstanding that no descriptor announces, the reactor must not sleep past its idle goal.

@@ -62,6 +62,15 @@ impl OpSet {
     /// Those that a read-only descriptor may submit.
     pub const READ_ONLY: OpSet = OpSet(1 << Op::Read as u8 | 1 << Op::Flush as u8);
 
+    /// No operation.
+    pub const NONE: OpSet = OpSet(0);
+
+    /// These and no others.
+    #[must_use]
+    pub fn of(ops: &[Op]) -> OpSet {
+        OpSet(ops.iter().fold(0, |bits, op| bits | (1 << *op as u8)))
+    }
+
     /// True when `op` is in the set.
     #[inline]
     #[must_use]

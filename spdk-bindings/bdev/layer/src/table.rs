@@ -174,6 +174,7 @@ pub struct CompletionSink<'a> {
     /// For a device that wraps another one: not finished yet, but handed to the wrapper.
     collect: Option<&'a mut Vec<(u32, Result<(), BdevError>)>>,
     tally: Tally,
+    progressed: bool,
 }
 
 impl<'a> CompletionSink<'a> {
@@ -182,6 +183,7 @@ impl<'a> CompletionSink<'a> {
             table,
             collect: None,
             tally: Tally::default(),
+            progressed: false,
         }
     }
 
@@ -196,6 +198,7 @@ impl<'a> CompletionSink<'a> {
             table: self.table,
             collect: Some(collect),
             tally: Tally::default(),
+            progressed: false,
         }
     }
 
@@ -230,7 +233,14 @@ impl<'a> CompletionSink<'a> {
             .push_back(tag);
     }
 
-    pub(crate) fn into_tally(self) -> Tally {
-        self.tally
+    /// Something moved on without being finished (an I/O of several steps): the device wants to be polled in the next turn.
+    #[inline]
+    pub fn progress(&mut self) {
+        self.progressed = true;
+    }
+
+    /// What was finished, and whether anything moved on.
+    pub(crate) fn into_tally(self) -> (Tally, bool) {
+        (self.tally, self.progressed)
     }
 }
