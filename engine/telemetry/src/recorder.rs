@@ -71,6 +71,16 @@ impl Telemetry {
         admitted
     }
 
+    fn add_collector(&self, collect: CollectFn) -> u64 {
+        let id = self.next_collector.fetch_add(1, Ordering::Relaxed);
+        lock(&self.collectors).insert(id, collect);
+        id
+    }
+
+    fn remove_collector(&self, id: u64) {
+        lock(&self.collectors).remove(&id);
+    }
+
     fn render(&self) -> String {
         let _one = lock(&self.scrape);
         let collectors: Vec<CollectFn> = lock(&self.collectors).values().cloned().collect();
@@ -241,10 +251,9 @@ pub fn render() -> String {
 /// Calls `collect` before each scrape, on the scraping thread: the place to copy numbers that are counted elsewhere
 /// into handles. Ends when the returned guard drops; a scrape under way may still call it once.
 pub fn register_collector(collect: impl Fn() + Send + Sync + 'static) -> Collector {
-    let telemetry = telemetry();
-    let id = telemetry.next_collector.fetch_add(1, Ordering::Relaxed);
-    lock(&telemetry.collectors).insert(id, Arc::new(collect));
-    Collector { id }
+    Collector {
+        id: telemetry().add_collector(Arc::new(collect)),
+    }
 }
 
 /// Keeps a collector registered; see [`register_collector`].
@@ -256,7 +265,7 @@ pub struct Collector {
 
 impl Drop for Collector {
     fn drop(&mut self) {
-        lock(&telemetry().collectors).remove(&self.id);
+        telemetry().remove_collector(self.id);
     }
 }
 
@@ -325,20 +334,26 @@ mod tests {
     }
 
     #[test]
-    fn collectors_run_at_scrape_until_their_guard_drops_and_may_panic() {
-        let asked = Arc::new(AtomicU64::new(0));
-        let seen = Arc::clone(&asked);
-        let bad = register_collector(|| panic!("a collector's bug"));
-        let guard = register_collector(move || {
-            let n = seen.fetch_add(1, Ordering::Relaxed) + 1;
-            gauge("keel_test_collected", &[]).set(n as f64);
-        });
-        assert!(render().contains("keel_test_collected 1"));
-        assert!(render().contains("keel_test_collected 2"));
+    fn collectors_run_at_scrape_and_may_panic() {
+        let telemetry: &'static Telemetry = Box::leak(Box::new(Telemetry::new()));
+        let key = key("keel_test_collected_total", &[]);
+        telemetry.add_collector(Arc::new(|| panic!("a collector's bug")));
+        let good = telemetry.add_collector(Arc::new(move || {
+            telemetry.register_counter(&key, &METADATA).increment(1);
+        }));
+        assert!(telemetry.render().contains("keel_test_collected_total 1"));
+        assert!(telemetry.render().contains("keel_test_collected_total 2"));
+        telemetry.remove_collector(good);
+        assert!(telemetry.render().contains("keel_test_collected_total 2"));
+    }
+
+    #[test]
+    fn a_dropped_guard_takes_its_collector_along() {
+        let guard = register_collector(|| ());
+        let id = guard.id;
+        assert!(lock(&telemetry().collectors).contains_key(&id));
         drop(guard);
-        drop(bad);
-        assert!(render().contains("keel_test_collected 2"));
-        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        assert!(!lock(&telemetry().collectors).contains_key(&id));
     }
 
     #[test]

@@ -27,6 +27,15 @@ pub fn enter(slots: &Slots) -> Entered {
     swap(Some(slots.as_current()), Some(slots.clone()))
 }
 
+/// Makes `slots` this OS thread's current storage and gives back the one before: for who enters and leaves often, since
+/// nothing is counted. Undone by switching back.
+#[inline]
+pub fn switch(slots: Option<Slots>) -> Option<Slots> {
+    STORAGE.set(slots.as_ref().map_or(ptr::null(), Slots::as_ptr));
+    INFO.set(slots.as_ref().map(Slots::info));
+    SLOTS.replace(slots)
+}
+
 /// The C view alone, while the values end and nobody may take a counted handle any more.
 pub(crate) fn enter_for_teardown(current: Current) -> Entered {
     swap(Some(current), None)

@@ -26,7 +26,7 @@ mod slots;
 mod storage;
 mod tags;
 
-pub use current::{Entered, current, current_info, current_storage, enter};
+pub use current::{Entered, current, current_info, current_storage, enter, switch};
 pub use error::TlsError;
 pub use registry::{KeyIndex, KeyRegistry, RawKey, TypedKey};
 pub use slots::Slots;

@@ -15,11 +15,13 @@ pub struct KeyIndex(pub(crate) u8);
 
 impl KeyIndex {
     /// The slot's number, 0 to 63: C's `dmk_index`.
+    #[inline]
     pub fn slot(self) -> usize {
         usize::from(self.0)
     }
 
     /// The key in slot `slot`, for an index that came back over the C ABI.
+    #[inline]
     pub fn from_slot(slot: usize) -> Option<KeyIndex> {
         (slot < KEYS).then_some(KeyIndex(slot as u8))
     }
@@ -77,6 +79,7 @@ impl<T: 'static> TypedKey<T> {
     }
 
     /// Its slot.
+    #[inline]
     pub fn index(self) -> KeyIndex {
         self.index
     }

@@ -65,11 +65,13 @@ impl Slots {
     }
 
     /// Who this storage belongs to.
+    #[inline]
     pub fn info(&self) -> XsInfo {
         self.inner.info
     }
 
     /// The C view. The address is good until the storage ends; only this OS thread may follow it.
+    #[inline]
     pub fn as_ptr(&self) -> *const Storage {
         Rc::as_ptr(&self.inner.storage)
     }
@@ -82,7 +84,10 @@ impl Slots {
 
     #[inline]
     pub(crate) fn typed<T: 'static>(&self, index: KeyIndex) -> Option<&T> {
-        self.inner.typed.get(index.slot())?.get()?.downcast_ref()
+        // The mask stands for the bounds check: indices are below KEYS, a power of two.
+        self.inner.typed[index.slot() & (KEYS - 1)]
+            .get()?
+            .downcast_ref()
     }
 
     pub(crate) fn as_current(&self) -> Current {

@@ -8,6 +8,7 @@ use crate::Tags;
 
 /// Slots of one xstream: keys in one engine (DAOS has 10).
 pub const KEYS: usize = 64;
+const _: () = assert!(KEYS.is_power_of_two(), "slots are masked");
 
 /// One xstream's values, with the layout of C's `struct dss_thread_local_storage`. Written by [`crate::Slots`] only.
 #[repr(C)]
@@ -31,6 +32,7 @@ impl Storage {
         self.values[slot].set(value);
     }
 
+    #[inline]
     pub(crate) fn get(&self, slot: usize) -> *mut c_void {
         self.values.get(slot).map_or(ptr::null_mut(), Cell::get)
     }

@@ -111,7 +111,8 @@ fn left_text(left: &[String]) -> String {
     }
 }
 
-/// The running xstreams and their reactors: the owner's side. Everybody else has [`Xstreams`], which this leads to.
+/// The running xstreams and their reactors: the owner's side. Everybody else has [`Xstreams`], which this leads to. End it
+/// with [`XstreamSet::shutdown`]: dropping it stops the cores as they are, and no storage is ended.
 pub struct XstreamSet {
     xstreams: Xstreams,
     reactors: ReactorSet,
@@ -139,7 +140,7 @@ impl XstreamSet {
         let up = bring_all_up(&layout, &reactors, registry, options, &mut started);
         match up {
             Ok(xstreams) => {
-                let metrics = stats::export(xstreams.clone());
+                let metrics = stats::export(xstreams.clone(), reactors.reactors().to_vec());
                 tracing::info!(
                     xstreams = xstreams.all().len(),
                     targets = xstreams.targets(),

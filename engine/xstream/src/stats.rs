@@ -4,6 +4,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use engine_telemetry::{Collector, Kind};
+use spdk_reactor::ReactorHandle;
 use spdk_thread::ThreadStats;
 
 use crate::{Remote, Xstream, XstreamId, XstreamRef, Xstreams, current};
@@ -58,9 +59,10 @@ impl Xstreams {
 }
 
 /// Exports the numbers until the collector drops.
-pub(crate) fn export(xstreams: Xstreams) -> Collector {
+pub(crate) fn export(xstreams: Xstreams, reactors: Vec<ReactorHandle>) -> Collector {
     describe();
     engine_telemetry::register_collector(move || {
+        reactors.iter().for_each(publish_reactor);
         // Waiting here on an xstream could mean waiting for oneself: it has refreshed the numbers before.
         if current().is_some() {
             return;
@@ -88,7 +90,24 @@ const ULTS_STARTED: &str = "keel_xstream_ults_started_total";
 const ULTS: &str = "keel_xstream_ults";
 const PANICS: &str = "keel_xstream_panics_total";
 
+const REACTOR_TURNS: &str = "keel_reactor_turns_total";
+const REACTOR_BUSY: &str = "keel_reactor_busy_nanoseconds_total";
+const REACTOR_IDLE: &str = "keel_reactor_idle_nanoseconds_total";
+const REACTOR_ASLEEP: &str = "keel_reactor_asleep_nanoseconds_total";
+
 fn describe() {
+    engine_telemetry::describe(Kind::Counter, REACTOR_TURNS, "Turns of the core's loop");
+    engine_telemetry::describe(
+        Kind::Counter,
+        REACTOR_BUSY,
+        "Time in turns that did something",
+    );
+    engine_telemetry::describe(
+        Kind::Counter,
+        REACTOR_IDLE,
+        "Time in turns that found nothing",
+    );
+    engine_telemetry::describe(Kind::Counter, REACTOR_ASLEEP, "Time asleep");
     engine_telemetry::describe(Kind::Counter, TURNS, "Turns of the xstream's thread");
     engine_telemetry::describe(Kind::Counter, MESSAGES, "Messages run on the xstream");
     engine_telemetry::describe(Kind::Counter, POLLERS, "Calls of pollers that found work");
@@ -121,4 +140,21 @@ fn publish(xstream: &XstreamRef, stats: &XstreamStats) {
         engine_telemetry::counter(name, &labels).absolute(value);
     }
     engine_telemetry::gauge(ULTS, &labels).set(stats.ults as f64);
+}
+
+/// Time is the core's: one clock reading a turn for all xstreams on it. A core with one xstream tells that xstream's.
+fn publish_reactor(reactor: &ReactorHandle) {
+    let stats = reactor.stats();
+    let cpu = reactor
+        .cpu()
+        .map_or_else(|| "none".to_owned(), |cpu| cpu.to_string());
+    let counters = [
+        (REACTOR_TURNS, stats.turns),
+        (REACTOR_BUSY, stats.busy_ns),
+        (REACTOR_IDLE, stats.idle_ns),
+        (REACTOR_ASLEEP, stats.asleep_ns),
+    ];
+    for (name, value) in counters {
+        engine_telemetry::counter(name, &[("cpu", cpu.as_str())]).absolute(value);
+    }
 }

@@ -1,11 +1,11 @@
 //! An xstream seen from its own code.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::rc::Rc;
 
-use engine_tls::{Entered, Slots};
+use engine_tls::Slots;
 use spdk_thread::{JoinHandle, Scope, Thread};
 
 use crate::{Role, SpawnError, XstreamId, XstreamRef, Xstreams};
@@ -132,30 +132,35 @@ impl fmt::Debug for Xstream {
     }
 }
 
-/// Makes the xstream and its storage current while its thread is polled: several xstreams share an OS thread.
+/// Makes the xstream and its storage current while its thread is polled: several xstreams share an OS thread. Once per
+/// turn, so the handles change places instead of being counted: here between turns, in the thread-locals during one.
 pub(crate) struct XstreamScope {
-    xstream: Xstream,
-    entered: RefCell<Option<Entered>>,
+    xstream: Cell<Option<Xstream>>,
+    slots: Cell<Option<Slots>>,
 }
 
 impl XstreamScope {
     pub(crate) fn new(xstream: Xstream) -> XstreamScope {
+        let slots = Cell::new(Some(xstream.inner.slots.clone()));
         XstreamScope {
-            xstream,
-            entered: RefCell::new(None),
+            xstream: Cell::new(Some(xstream)),
+            slots,
         }
+    }
+
+    #[inline]
+    fn change_places(&self) {
+        self.slots.set(engine_tls::switch(self.slots.take()));
+        self.xstream.set(CURRENT.replace(self.xstream.take()));
     }
 }
 
 impl Scope for XstreamScope {
     fn enter(&self) {
-        *self.entered.borrow_mut() = Some(engine_tls::enter(&self.xstream.inner.slots));
-        CURRENT.set(Some(self.xstream.clone()));
+        self.change_places();
     }
 
     fn leave(&self) {
-        CURRENT.set(None);
-        let entered = self.entered.borrow_mut().take();
-        drop(entered);
+        self.change_places();
     }
 }

@@ -351,6 +351,10 @@ fn the_numbers_reach_the_metrics() {
         value(&text, "keel_xstream_ults_started_total").is_some(),
         "{text}"
     );
+    assert!(
+        text.contains("keel_reactor_turns_total{cpu=\"0\"} "),
+        "{text}"
+    );
     let all = set.xstreams().clone();
     let inside = set
         .system()
