@@ -179,11 +179,12 @@ impl<T: Send> Future for Receiver<T> {
             return Poll::Ready(result);
         }
         if state & WAKER != 0 {
-            // SAFETY: I3: WAKER is set and only this side clears it, so the cell is not written meanwhile.
             let same = this.shared.waker.with(|cell| {
-                unsafe { &*cell }
+                // SAFETY: I3: WAKER is set and only this side clears it, so the cell is not written meanwhile.
+                let waker = unsafe { &*cell };
+                waker
                     .as_ref()
-                    .is_some_and(|w| w.will_wake(cx.waker()))
+                    .is_some_and(|waker| waker.will_wake(cx.waker()))
             });
             if same {
                 return Poll::Pending;

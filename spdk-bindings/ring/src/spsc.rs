@@ -124,16 +124,16 @@ impl<T: Send> Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Values known to be there, after looking at the sender's position if the copy says none.
+    /// Values known to be there, after looking at the sender's position if the copy says fewer than are wanted.
     #[inline]
-    fn available(&mut self) -> usize {
-        if self.tail_seen == self.head {
+    fn available(&mut self, wanted: usize) -> usize {
+        if self.tail_seen - self.head < wanted {
             self.tail_seen = self.shared.tail.load(Ordering::Acquire) / ONE;
         }
         self.tail_seen - self.head
     }
 
-    /// The value at `head`, moved out. Call only with [`available`](Self::available) above 0.
+    /// The value at `head`, moved out. Call only with [`available`](Self::available) at least 1.
     #[inline]
     fn take(&mut self) -> T {
         let slot = &self.shared.slots[self.head & self.shared.mask];
@@ -145,7 +145,7 @@ impl<T> Receiver<T> {
     /// The oldest value, if there is one.
     #[inline]
     pub fn try_recv(&mut self) -> Option<T> {
-        if self.available() == 0 {
+        if self.available(1) == 0 {
             return None;
         }
         let value = self.take();
@@ -158,7 +158,7 @@ impl<T> Receiver<T> {
     /// rest stay.
     #[inline]
     pub fn drain(&mut self, max: usize, mut consume: impl FnMut(T)) -> usize {
-        let count = self.available().min(max);
+        let count = self.available(max).min(max);
         if count == 0 {
             return 0;
         }
@@ -212,7 +212,7 @@ impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         self.shared
             .tail
-            .store(self.tail * ONE | CLOSED, Ordering::Release);
+            .store((self.tail * ONE) | CLOSED, Ordering::Release);
     }
 }
 
@@ -221,7 +221,7 @@ impl<T> Drop for Receiver<T> {
         while self.try_recv().is_some() {}
         self.shared
             .head
-            .store(self.head * ONE | CLOSED, Ordering::Release);
+            .store((self.head * ONE) | CLOSED, Ordering::Release);
     }
 }
 

@@ -2,15 +2,17 @@
 
 use crate::Thread;
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 
 thread_local! {
-    static CURRENT: RefCell<Option<Thread>> = const { RefCell::new(None) };
+    /// Without a destructor, so that each access is one load: it is `None` whenever no turn is under way.
+    static CURRENT: RefCell<ManuallyDrop<Option<Thread>>> = const { RefCell::new(ManuallyDrop::new(None)) };
 }
 
 /// The thread whose `poll()` is running on this OS thread (SPDK: `spdk_get_thread`).
 #[must_use]
 pub fn current() -> Option<Thread> {
-    CURRENT.with(|current| current.borrow().clone())
+    CURRENT.with(|current| Option::clone(&current.borrow()))
 }
 
 /// As [`current`], without taking a reference.
@@ -27,7 +29,7 @@ pub(crate) struct Entered {
 impl Entered {
     #[inline]
     pub(crate) fn new(thread: &Thread) -> Entered {
-        let before = CURRENT.with(|current| current.replace(Some(thread.clone())));
+        let before = CURRENT.with(|current| swap(current, Some(thread.clone())));
         thread.inner().scope.enter();
         Entered { before }
     }
@@ -36,9 +38,14 @@ impl Entered {
 impl Drop for Entered {
     #[inline]
     fn drop(&mut self) {
-        let entered = CURRENT.with(|current| current.replace(self.before.take()));
+        let entered = CURRENT.with(|current| swap(current, self.before.take()));
         if let Some(thread) = entered {
             thread.inner().scope.leave();
         }
     }
+}
+
+#[inline]
+fn swap(current: &RefCell<ManuallyDrop<Option<Thread>>>, next: Option<Thread>) -> Option<Thread> {
+    std::mem::replace(&mut **current.borrow_mut(), next)
 }

@@ -5,6 +5,7 @@ use crate::deadline_heap::DeadlineHeap;
 use crate::panics;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 /// How often a poller is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,146 +42,166 @@ pub struct PollerInfo {
 
 type Function = Box<dyn FnMut(u64) -> PollResult>;
 
-struct Slot {
+struct Entry {
     name: &'static str,
-    generation: u64,
-    period: Period,
-    paused: bool,
-    /// A wake source covers it, so that it does not keep the reactor from sleeping.
-    covered: bool,
-    /// Absent while it runs.
-    function: Option<Function>,
-    calls: u64,
-    busy: u64,
-}
-
-impl Slot {
-    fn is_timed(&self) -> bool {
-        matches!(self.period, Period::Nanos(1..))
-    }
-}
-
-/// A poller's place in the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Id {
+    /// Its number in the table, and in the heap while it is timed.
     key: u32,
-    generation: u64,
+    period: Cell<Period>,
+    paused: Cell<bool>,
+    /// A wake source covers it, so that it does not keep the reactor from sleeping.
+    covered: Cell<bool>,
+    unregistered: Cell<bool>,
+    /// Borrowed while it runs; absent once it is unregistered.
+    function: RefCell<Option<Function>>,
+    calls: Cell<u64>,
+    busy: Cell<u64>,
+}
+
+impl Entry {
+    fn is_timed(&self) -> bool {
+        matches!(self.period.get(), Period::Nanos(1..))
+    }
+
+    fn is_active(&self) -> bool {
+        !self.paused.get() && !self.unregistered.get()
+    }
+
+    /// Calls it if it is active; whether it was busy.
+    #[inline]
+    fn call(&self, now: u64) -> bool {
+        if !self.is_active() {
+            return false;
+        }
+        let busy = {
+            let mut function = self.function.borrow_mut();
+            let Some(function) = function.as_mut() else {
+                return false;
+            };
+            function(now) == PollResult::Busy
+        };
+        self.calls.set(self.calls.get() + 1);
+        self.busy.set(self.busy.get() + u64::from(busy));
+        if self.unregistered.get() {
+            self.drop_function();
+        }
+        busy
+    }
+
+    /// Drops what the user gave: it may use the table, and it may panic.
+    #[cold]
+    fn drop_function(&self) {
+        // While it runs, whoever calls it drops it afterwards.
+        let function = self
+            .function
+            .try_borrow_mut()
+            .ok()
+            .and_then(|mut function| function.take());
+        if let Err(text) = panics::contain(|| drop(function)) {
+            tracing::error!(
+                poller = self.name,
+                panic = text,
+                "a poller panicked while it was dropped"
+            );
+        }
+    }
 }
 
 #[derive(Default)]
 pub(crate) struct PollerTable {
-    slots: RefCell<Slab<Slot>>,
-    /// In the order of registration, paused ones included; unregistered ones are swept after the phase.
-    every_turn: RefCell<Vec<Id>>,
-    swept: Cell<bool>,
+    /// By key.
+    entries: RefCell<Slab<Rc<Entry>>>,
+    /// In the order of registration, timed ones included.
+    registered: RefCell<Vec<Rc<Entry>>>,
+    /// The every-turn ones of these, paused ones included: what a turn walks through, whatever the pollers change meanwhile.
+    every_turn: RefCell<Rc<[Rc<Entry>]>>,
+    every_turn_is_old: Cell<bool>,
     timed: RefCell<DeadlineHeap>,
-    /// The function that is being called, and whose it is: outside the slots, so that it may change the table.
-    running: RefCell<Option<Function>>,
-    running_id: Cell<Option<Id>>,
-    generation: Cell<u64>,
     busy_last_turn: Cell<bool>,
     /// Active every-turn pollers that no wake source covers.
     uncovered: Cell<u32>,
 }
 
 impl PollerTable {
-    fn register(&self, name: &'static str, period: Period, now: u64, function: Function) -> Id {
-        let generation = self.generation.get() + 1;
-        self.generation.set(generation);
-        let slot = Slot {
+    fn register(
+        &self,
+        name: &'static str,
+        period: Period,
+        now: u64,
+        function: Function,
+    ) -> Rc<Entry> {
+        let mut entries = self.entries.borrow_mut();
+        let place = entries.vacant_entry();
+        let entry = Rc::new(Entry {
             name,
-            generation,
-            period,
-            paused: true,
-            covered: false,
-            function: Some(function),
-            calls: 0,
-            busy: 0,
-        };
-        let key = u32::try_from(self.slots.borrow_mut().insert(slot)).unwrap_or(u32::MAX);
-        let id = Id { key, generation };
-        self.activate(id, now);
-        id
+            key: u32::try_from(place.key()).unwrap_or(u32::MAX),
+            period: Cell::new(period),
+            paused: Cell::new(true),
+            covered: Cell::new(false),
+            unregistered: Cell::new(false),
+            function: RefCell::new(Some(function)),
+            calls: Cell::new(0),
+            busy: Cell::new(0),
+        });
+        place.insert(entry.clone());
+        drop(entries);
+        self.registered.borrow_mut().push(entry.clone());
+        self.every_turn_is_old.set(true);
+        self.activate(&entry, now);
+        entry
     }
 
-    fn with<R>(&self, id: Id, f: impl FnOnce(&mut Slot) -> R) -> Option<R> {
-        let mut slots = self.slots.borrow_mut();
-        slots
-            .get_mut(id.key as usize)
-            .filter(|slot| slot.generation == id.generation)
-            .map(f)
-    }
-
-    /// Puts a paused poller where it is called from.
-    fn activate(&self, id: Id, now: u64) {
-        let Some((period, covered)) = self.with(id, |slot| {
-            slot.paused = false;
-            (slot.period, slot.covered)
-        }) else {
+    fn activate(&self, entry: &Entry, now: u64) {
+        if !entry.paused.replace(false) {
             return;
-        };
-        match period {
-            Period::EveryTurn | Period::Nanos(0) => {
-                let mut list = self.every_turn.borrow_mut();
-                // A paused poller has kept its place.
-                if !list.contains(&id) {
-                    list.push(id);
-                }
-                self.uncovered
-                    .set(self.uncovered.get() + u32::from(!covered));
-            }
-            Period::Nanos(period) => self
+        }
+        match entry.period.get() {
+            Period::Nanos(period @ 1..) => self
                 .timed
                 .borrow_mut()
-                .arm(id.key, now.saturating_add(period)),
+                .arm(entry.key, now.saturating_add(period)),
+            _ => self
+                .uncovered
+                .set(self.uncovered.get() + u32::from(!entry.covered.get())),
         }
     }
 
-    /// Takes a poller from where it is called.
-    fn deactivate(&self, id: Id) {
-        let Some((was_active, period, covered)) = self.with(id, |slot| {
-            let was_active = !slot.paused;
-            slot.paused = true;
-            (was_active, slot.period, slot.covered)
-        }) else {
-            return;
-        };
-        if !was_active {
+    fn deactivate(&self, entry: &Entry) {
+        if entry.paused.replace(true) {
             return;
         }
-        match period {
-            Period::EveryTurn | Period::Nanos(0) => {
-                self.swept.set(false);
-                self.uncovered
-                    .set(self.uncovered.get() - u32::from(!covered));
-            }
-            Period::Nanos(_) => self.timed.borrow_mut().disarm(id.key),
+        if entry.is_timed() {
+            self.timed.borrow_mut().disarm(entry.key);
+        } else {
+            self.uncovered
+                .set(self.uncovered.get() - u32::from(!entry.covered.get()));
         }
     }
 
-    fn unregister(&self, id: Id) {
-        self.deactivate(id);
-        let known = self.with(id, |_| ()).is_some();
-        let removed = known.then(|| self.slots.borrow_mut().remove(id.key as usize));
-        // The function is the user's: what it owns may use this table while it is dropped.
-        if let Some(slot) = removed
-            && let Err(text) = panics::contain(|| drop(slot.function))
-        {
-            tracing::error!(
-                poller = slot.name,
-                panic = text,
-                "a poller panicked while it was dropped"
-            );
+    fn unregister(&self, entry: &Rc<Entry>) {
+        if entry.unregistered.replace(true) {
+            return;
+        }
+        self.deactivate(entry);
+        self.entries.borrow_mut().remove(entry.key as usize);
+        self.registered
+            .borrow_mut()
+            .retain(|other| !Rc::ptr_eq(other, entry));
+        self.every_turn_is_old.set(true);
+        entry.drop_function();
+    }
+
+    fn set_period(&self, entry: &Entry, period: Period, now: u64) {
+        let paused = entry.paused.get();
+        self.deactivate(entry);
+        entry.period.set(period);
+        self.every_turn_is_old.set(true);
+        if !paused {
+            self.activate(entry, now);
         }
     }
 
-    fn set_covered(&self, id: Id, covered: bool) {
-        let change = self.with(id, |slot| {
-            let changed = slot.covered != covered;
-            slot.covered = covered;
-            changed && !slot.paused && !slot.is_timed()
-        });
-        if change == Some(true) {
+    fn set_covered(&self, entry: &Entry, covered: bool) {
+        if entry.covered.replace(covered) != covered && entry.is_active() && !entry.is_timed() {
             let count = self.uncovered.get();
             self.uncovered
                 .set(if covered { count - 1 } else { count + 1 });
@@ -191,23 +212,15 @@ impl PollerTable {
     /// busy.
     #[inline]
     pub(crate) fn run(&self, thread: &Thread, now: u64) -> u32 {
+        if self.every_turn_is_old.get() {
+            self.renew();
+        }
         let mut busy = 0;
-        let frozen = self.every_turn.borrow().len();
-        let cursor = Cell::new(0);
-        while cursor.get() < frozen {
-            let caught = panics::contain(|| {
-                while cursor.get() < frozen {
-                    let id = self.every_turn.borrow()[cursor.get()];
-                    cursor.set(cursor.get() + 1);
-                    busy += u32::from(self.call(id, now, false));
-                }
-            });
-            self.after_panic(caught, thread);
+        let list = self.every_turn.borrow().clone();
+        if !list.is_empty() {
+            busy = self.run_list(&list, thread, now);
         }
         self.busy_last_turn.set(busy > 0);
-        if !self.swept.replace(true) {
-            self.sweep();
-        }
         if self
             .timed
             .borrow()
@@ -219,6 +232,26 @@ impl PollerTable {
         busy
     }
 
+    #[inline]
+    fn run_list(&self, list: &[Rc<Entry>], thread: &Thread, now: u64) -> u32 {
+        let mut busy = 0;
+        let mut next = 0;
+        while next < list.len() {
+            // One landing pad for the list: a poller that does not panic does not pay for those that do.
+            let caught = panics::contain(|| {
+                while let Some(entry) = list.get(next) {
+                    next += 1;
+                    // It may have become a timed one since the turn began.
+                    busy += u32::from(!entry.is_timed() && entry.call(now));
+                }
+            });
+            if let Err(text) = caught {
+                self.after_panic(&list[next - 1], thread, &text);
+            }
+        }
+        busy
+    }
+
     fn run_timed(&self, thread: &Thread, now: u64) -> u32 {
         let mut busy = 0;
         loop {
@@ -226,16 +259,14 @@ impl PollerTable {
             let Some((key, deadline)) = due else {
                 return busy;
             };
-            let Some(id) = self.id_of(key) else { continue };
-            let caught = panics::contain(|| busy += u32::from(self.call(id, now, true)));
-            self.after_panic(caught, thread);
-            let period = self
-                .with(
-                    id,
-                    |slot| if slot.paused { None } else { Some(slot.period) },
-                )
-                .flatten();
-            if let Some(Period::Nanos(period @ 1..)) = period {
+            let entry = self.entries.borrow().get(key as usize).cloned();
+            let Some(entry) = entry else { continue };
+            if let Err(text) = panics::contain(|| busy += u32::from(entry.call(now))) {
+                self.after_panic(&entry, thread, &text);
+            }
+            if let Period::Nanos(period @ 1..) = entry.period.get()
+                && entry.is_active()
+            {
                 let mut timed = self.timed.borrow_mut();
                 // It may have been paused and resumed, or given another period, meanwhile.
                 if !timed.is_armed(key) {
@@ -253,83 +284,26 @@ impl PollerTable {
         }
     }
 
-    fn id_of(&self, key: u32) -> Option<Id> {
-        self.slots.borrow().get(key as usize).map(|slot| Id {
-            key,
-            generation: slot.generation,
-        })
+    /// Names and unregisters the poller that panicked.
+    #[cold]
+    fn after_panic(&self, entry: &Rc<Entry>, thread: &Thread, text: &str) {
+        thread.report_panic("poller", entry.name, text);
+        self.unregister(entry);
+        entry.drop_function();
     }
 
-    /// Calls one poller unless it is paused, gone, or of the other kind by now; whether it was busy.
-    #[inline]
-    fn call(&self, id: Id, now: u64, timed: bool) -> bool {
-        let function = {
-            let mut slots = self.slots.borrow_mut();
-            let Some(slot) = slots.get_mut(id.key as usize) else {
-                return false;
-            };
-            if slot.generation != id.generation || slot.paused || slot.is_timed() != timed {
-                return false;
-            }
-            slot.function.take()
-        };
-        if function.is_none() {
-            return false;
-        }
-        self.running_id.set(Some(id));
-        *self.running.borrow_mut() = function;
-        let result = self
-            .running
-            .borrow_mut()
-            .as_mut()
-            .map(|function| function(now));
-        self.running_id.set(None);
-        let function = self.running.borrow_mut().take();
-        let busy = result == Some(PollResult::Busy);
-        let mut slots = self.slots.borrow_mut();
-        match slots
-            .get_mut(id.key as usize)
-            .filter(|slot| slot.generation == id.generation)
-        {
-            Some(slot) => {
-                slot.function = function;
-                slot.calls += 1;
-                slot.busy += u64::from(busy);
-            }
-            None => {
-                // It unregistered itself.
-                drop(slots);
-                drop(function);
-            }
-        }
-        busy
-    }
-
-    /// Unregisters and names the poller that panicked.
-    fn after_panic(&self, caught: Result<(), String>, thread: &Thread) {
-        let Err(text) = caught else { return };
-        let function = self.running.borrow_mut().take();
-        let id = self.running_id.take();
-        let name = id
-            .and_then(|id| self.with(id, |slot| slot.name))
-            .unwrap_or("(unregistered)");
-        thread.report_panic("poller", name, &text);
-        if let Some(id) = id {
-            self.unregister(id);
-        }
-        if let Err(text) = panics::contain(|| drop(function)) {
-            thread.report_panic("poller", name, &text);
-        }
-    }
-
-    /// Removes unregistered pollers, and those that have become timed, from the every-turn list.
-    fn sweep(&self) {
-        let slots = self.slots.borrow();
-        self.every_turn.borrow_mut().retain(|id| {
-            slots
-                .get(id.key as usize)
-                .is_some_and(|slot| slot.generation == id.generation && !slot.is_timed())
-        });
+    #[cold]
+    fn renew(&self) {
+        self.every_turn_is_old.set(false);
+        let list = self
+            .registered
+            .borrow()
+            .iter()
+            .filter(|entry| !entry.is_timed())
+            .cloned()
+            .collect();
+        let before = self.every_turn.replace(list);
+        drop(before);
     }
 
     pub(crate) fn next_deadline(&self) -> Option<u64> {
@@ -351,22 +325,18 @@ impl PollerTable {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.slots.borrow().is_empty()
+        self.registered.borrow().is_empty()
     }
 
     pub(crate) fn list(&self) -> Vec<PollerInfo> {
-        let slots = self.slots.borrow();
-        let mut all: Vec<&Slot> = slots.iter().map(|(_, slot)| slot).collect();
-        all.sort_by_key(|slot| slot.generation);
-        all.into_iter()
-            .map(|slot| PollerInfo {
-                name: slot.name,
-                period: slot.period,
-                paused: slot.paused,
-                calls: slot.calls,
-                busy: slot.busy,
-            })
-            .collect()
+        let info = |entry: &Rc<Entry>| PollerInfo {
+            name: entry.name,
+            period: entry.period.get(),
+            paused: entry.paused.get(),
+            calls: entry.calls.get(),
+            busy: entry.busy.get(),
+        };
+        self.registered.borrow().iter().map(info).collect()
     }
 }
 
@@ -375,7 +345,7 @@ impl PollerTable {
 #[must_use = "dropping a Poller unregisters it"]
 pub struct Poller {
     thread: Thread,
-    id: Id,
+    entry: Rc<Entry>,
 }
 
 impl Poller {
@@ -385,13 +355,13 @@ impl Poller {
         period: Period,
         function: Function,
     ) -> Poller {
-        let id = thread
+        let entry = thread
             .inner()
             .pollers
             .register(name, period, thread.now(), function);
         Poller {
             thread: thread.clone(),
-            id,
+            entry,
         }
     }
 
@@ -401,24 +371,21 @@ impl Poller {
 
     /// Stops calling it until [`resume`](Self::resume) (SPDK: `spdk_poller_pause`). A second pause does nothing.
     pub fn pause(&self) {
-        self.table().deactivate(self.id);
+        self.table().deactivate(&self.entry);
     }
 
     /// Calls it again: an every-turn poller at its old place in the order, a timed one a period from now (SPDK: `spdk_poller_resume`).
     pub fn resume(&self) {
-        if self.table().with(self.id, |slot| slot.paused) == Some(true) {
-            self.table().activate(self.id, self.thread.now());
+        if self.is_registered() {
+            self.table().activate(&self.entry, self.thread.now());
         }
     }
 
     /// Changes how often it is called, from now on; a paused poller stays paused.
     pub fn set_period(&self, period: Period) {
-        let table = self.table();
-        let paused = table.with(self.id, |slot| slot.paused);
-        table.deactivate(self.id);
-        table.with(self.id, |slot| slot.period = period);
-        if paused == Some(false) {
-            table.activate(self.id, self.thread.now());
+        if self.is_registered() {
+            self.table()
+                .set_period(&self.entry, period, self.thread.now());
         }
     }
 
@@ -426,29 +393,28 @@ impl Poller {
     /// may sleep without a bound and calls the poller when it is awake; if not (the default), an active every-turn
     /// poller is called at least once per idle latency goal (SPDK: interrupt mode, `spdk_poller_register_interrupt`).
     pub fn set_interrupt_mode(&self, covered: bool) {
-        self.table().set_covered(self.id, covered);
+        self.table().set_covered(&self.entry, covered);
     }
 
     /// Whether it is still registered: false after it has panicked.
     #[must_use]
     pub fn is_registered(&self) -> bool {
-        self.table().with(self.id, |_| ()).is_some()
+        !self.entry.unregistered.get()
     }
 }
 
 impl Drop for Poller {
     fn drop(&mut self) {
-        self.table().unregister(self.id);
+        self.table().unregister(&self.entry);
     }
 }
 
 impl std::fmt::Debug for Poller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = self.table().with(self.id, |slot| slot.name);
         write!(
             f,
             "Poller({:?} of {:?})",
-            name.unwrap_or("(unregistered)"),
+            self.entry.name,
             self.thread.name()
         )
     }

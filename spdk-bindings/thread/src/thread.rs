@@ -68,6 +68,7 @@ pub(crate) struct Inner {
     now: Cell<u64>,
     state: Cell<State>,
     polling: Cell<bool>,
+    turns: Cell<u64>,
     stats: Cell<ThreadStats>,
     pub(crate) pollers: PollerTable,
     pub(crate) tasks: TaskTable,
@@ -75,6 +76,17 @@ pub(crate) struct Inner {
     pub(crate) channels: ChannelTable,
     pub(crate) fds: FdTable,
     pub(crate) scope: ScopeSlot,
+}
+
+impl Inner {
+    #[inline]
+    fn count(&self, turn: Turn) {
+        let mut stats = self.stats.get();
+        stats.messages += u64::from(turn.messages);
+        stats.pollers_busy += u64::from(turn.pollers_busy);
+        stats.task_polls += u64::from(turn.tasks);
+        self.stats.set(stats);
+    }
 }
 
 /// SPDK's lightweight thread: a mailbox, pollers, I/O channels and tasks that run in turns on one OS thread
@@ -123,6 +135,7 @@ impl ThreadSeed {
             now: Cell::new(0),
             state: Cell::new(State::Running),
             polling: Cell::new(false),
+            turns: Cell::new(0),
             stats: Cell::new(ThreadStats::default()),
             pollers: PollerTable::default(),
             sleeps: SleepTable::default(),
@@ -183,12 +196,10 @@ impl Thread {
             pollers_busy,
             tasks,
         };
-        let mut stats = inner.stats.get();
-        stats.turns += 1;
-        stats.messages += u64::from(messages);
-        stats.pollers_busy += u64::from(pollers_busy);
-        stats.task_polls += u64::from(tasks);
-        inner.stats.set(stats);
+        inner.turns.set(inner.turns.get() + 1);
+        if turn.is_busy() {
+            inner.count(turn);
+        }
         turn
     }
 
@@ -216,7 +227,7 @@ impl Thread {
     #[inline]
     fn set_now(&self, now: u64) {
         let inner = &*self.0;
-        if inner.stats.get().turns == 0 && inner.now.get() == 0 {
+        if inner.turns.get() == 0 && inner.now.get() == 0 {
             // What was armed before the first turn counts from it.
             inner.pollers.shift(now);
             inner.sleeps.shift(now);

@@ -51,30 +51,39 @@ pub struct TaskInfo {
     /// What it waits for, if it waits: "sleep", "join", "semaphore" and so on.
     pub waits_for: &'static str,
     /// How often it has been polled.
-    pub polls: u64,
+    pub polls: u32,
 }
 
 const WAITS_ELSEWHERE: &str = "a wake-up";
 
+/// What every poll touches: one cache line.
+#[repr(align(64))]
 struct Slot {
     /// Absent while the task runs.
     boxed: Option<Boxed>,
     /// Made at the slot's first use. Absent while the task runs.
     waker: Option<Waker>,
-    joiner: Option<TaskWaker>,
-    name: &'static str,
-    waits_for: &'static str,
-    spawned_at: u64,
-    polls: u64,
     generation: u32,
+    polls: u32,
     /// `None`: the slot is free.
     state: Option<TaskState>,
     aborted: bool,
     detached: bool,
+    has_joiner: bool,
+}
+
+/// What only the beginning, the end and the operators touch.
+struct Rest {
+    joiner: Option<TaskWaker>,
+    name: &'static str,
+    waits_for: &'static str,
+    spawned_at: u64,
 }
 
 struct Slots {
     all: Vec<Slot>,
+    /// By the same index.
+    rest: Vec<Rest>,
     free: Vec<u32>,
     ready: VecDeque<u32>,
     live: u32,
@@ -83,8 +92,8 @@ struct Slots {
 pub(crate) struct TaskTable {
     slots: RefCell<Slots>,
     pools: RefCell<BodyPools>,
-    /// The task that is being polled: outside the slots, so that it may use the table.
-    running: RefCell<Option<Boxed>>,
+    /// The task whose poll panicked, until the panic has been dealt with.
+    panicked: RefCell<Option<Boxed>>,
     running_index: Cell<u32>,
     running_generation: Cell<u32>,
     running_waker: Cell<*const ()>,
@@ -101,6 +110,7 @@ impl TaskTable {
     pub(crate) fn new(limit: u32, pool_bytes: usize) -> TaskTable {
         let slots = Slots {
             all: Vec::new(),
+            rest: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
             live: 0,
@@ -108,7 +118,7 @@ impl TaskTable {
         TaskTable {
             slots: RefCell::new(slots),
             pools: RefCell::new(BodyPools::new(pool_bytes)),
-            running: RefCell::new(None),
+            panicked: RefCell::new(None),
             running_index: Cell::new(NONE),
             running_generation: Cell::new(0),
             running_waker: Cell::new(std::ptr::null()),
@@ -139,13 +149,15 @@ impl TaskTable {
         };
         let slot = &mut slots.all[index as usize];
         slot.boxed = Some(boxed);
-        slot.name = name;
-        slot.spawned_at = thread.now();
         slot.state = Some(TaskState::Ready);
+        let generation = slot.generation;
+        let rest = &mut slots.rest[index as usize];
+        rest.name = name;
+        rest.spawned_at = thread.now();
         slots.ready.push_back(index);
         slots.live += 1;
         self.spawned.set(self.spawned.get() + 1);
-        Ok(JoinHandle::new(thread.clone(), index, slot.generation))
+        Ok(JoinHandle::new(thread.clone(), index, generation))
     }
 
     /// Polls the tasks that are ready at the start, and no others. Returns how many.
@@ -168,53 +180,54 @@ impl TaskTable {
     fn run_batch(&self, thread: &Thread, left: &Cell<usize>) {
         while left.get() > 0 {
             left.set(left.get() - 1);
-            let Some((index, waker, aborted)) = self.start_next(thread) else {
+            let Some((index, boxed, waker, aborted)) = self.start_next(thread) else {
                 continue;
             };
-            let poll = {
-                let mut running = self.running.borrow_mut();
-                let Some(boxed) = running.as_mut() else {
-                    continue;
-                };
-                if aborted {
-                    boxed.body.as_mut().fail(JoinError::Aborted);
-                    Poll::Ready(())
-                } else {
-                    boxed.body.as_mut().poll(&mut Context::from_waker(&waker))
-                }
+            let mut running = Running {
+                table: self,
+                boxed: Some(boxed),
             };
-            self.stop(index, waker, poll);
+            let Some(boxed) = &mut running.boxed else {
+                continue;
+            };
+            let poll = if aborted {
+                boxed.body.as_mut().fail(JoinError::Aborted);
+                Poll::Ready(())
+            } else {
+                boxed.body.as_mut().poll(&mut Context::from_waker(&waker))
+            };
+            let boxed = running.boxed.take();
+            self.stop(index, boxed, waker, poll);
         }
     }
 
     /// Takes the first ready task out of its slot.
     #[inline]
-    fn start_next(&self, thread: &Thread) -> Option<(u32, Waker, bool)> {
+    fn start_next(&self, thread: &Thread) -> Option<(u32, Boxed, Waker, bool)> {
         let mut slots = self.slots.borrow_mut();
         let slots = &mut *slots;
         let index = slots.ready.pop_front()?;
         let slot = &mut slots.all[index as usize];
         slot.state = Some(TaskState::Running);
-        slot.polls += 1;
-        *self.running.borrow_mut() = slot.boxed.take();
+        slot.polls = slot.polls.saturating_add(1);
+        let boxed = slot.boxed.take()?;
         let waker = slot
             .waker
             .take()
-            .unwrap_or_else(|| SlotWaker::new(thread.shared().clone(), index));
+            .unwrap_or_else(|| SlotWaker::waker(thread.shared().clone(), index));
         self.running_index.set(index);
         self.running_generation.set(slot.generation);
         self.running_waker.set(waker.data());
         self.running_waits_for.set(WAITS_ELSEWHERE);
         self.running_notified.set(false);
-        Some((index, waker, slot.aborted))
+        Some((index, boxed, waker, slot.aborted))
     }
 
     /// Puts the task back, ready, waiting or done.
     #[inline]
-    fn stop(&self, index: u32, waker: Waker, poll: Poll<()>) {
+    fn stop(&self, index: u32, boxed: Option<Boxed>, waker: Waker, poll: Poll<()>) {
         self.running_index.set(NONE);
         self.running_waker.set(std::ptr::null());
-        let boxed = self.running.borrow_mut().take();
         let mut slots = self.slots.borrow_mut();
         let slots_mut = &mut *slots;
         let slot = &mut slots_mut.all[index as usize];
@@ -226,12 +239,15 @@ impl TaskTable {
                 slots_mut.ready.push_back(index);
             } else {
                 slot.state = Some(TaskState::Waiting);
-                slot.waits_for = self.running_waits_for.get();
+                slots_mut.rest[index as usize].waits_for = self.running_waits_for.get();
             }
             return;
         }
-        drop(slots);
-        self.finish(index);
+        slot.state = Some(TaskState::Done);
+        if slot.detached || slot.has_joiner {
+            drop(slots);
+            self.finish(index);
+        }
     }
 
     /// The task in this slot has ended: its joiner is woken, or, if nobody will join, the slot is freed.
@@ -239,14 +255,10 @@ impl TaskTable {
     fn finish(&self, index: u32) {
         let (joiner, freed) = {
             let mut slots = self.slots.borrow_mut();
-            let slot = &mut slots.all[index as usize];
-            slot.state = Some(TaskState::Done);
-            let joiner = slot.joiner.take();
-            let freed = if slot.detached {
-                slots.release(index)
-            } else {
-                None
-            };
+            slots.all[index as usize].state = Some(TaskState::Done);
+            let joiner = slots.take_joiner(index);
+            let detached = slots.all[index as usize].detached;
+            let freed = if detached { slots.release(index) } else { None };
             (joiner, freed)
         };
         if let Some(joiner) = joiner {
@@ -268,13 +280,13 @@ impl TaskTable {
     fn after_panic(&self, thread: &Thread, text: &str) {
         let index = self.running_index.replace(NONE);
         self.running_waker.set(std::ptr::null());
-        let boxed = self.running.borrow_mut().take();
+        let boxed = self.panicked.borrow_mut().take();
         let (Some(mut boxed), true) = (boxed, index != NONE) else {
             // Not in a task's poll but in what its end set off: a joiner's waker, or the drop of its output.
             thread.report_panic("task", "(end of a task)", text);
             return;
         };
-        let name = self.slots.borrow().all[index as usize].name;
+        let name = self.slots.borrow().rest[index as usize].name;
         thread.report_panic("task", name, text);
         if let Err(again) = panics::contain(|| {
             boxed
@@ -378,9 +390,10 @@ impl TaskTable {
         }
         drop(slots);
         let joiner = TaskWaker::from_cx(cx, "join");
-        let before = self.slots.borrow_mut().all[index as usize]
-            .joiner
-            .replace(joiner);
+        let mut slots = self.slots.borrow_mut();
+        slots.all[index as usize].has_joiner = true;
+        let before = slots.rest[index as usize].joiner.replace(joiner);
+        drop(slots);
         drop(before);
         false
     }
@@ -392,12 +405,9 @@ impl TaskTable {
             return;
         }
         slot.detached = true;
-        let joiner = slot.joiner.take();
-        let freed = if slot.state == Some(TaskState::Done) {
-            slots.release(index)
-        } else {
-            None
-        };
+        let done = slot.state == Some(TaskState::Done);
+        let joiner = slots.take_joiner(index);
+        let freed = if done { slots.release(index) } else { None };
         drop(slots);
         drop(joiner);
         if let Some(mut boxed) = freed {
@@ -455,13 +465,14 @@ impl TaskTable {
         let slots = self.slots.borrow();
         let info = |(index, slot): (usize, &Slot)| {
             let state = slot.state?;
+            let rest = &slots.rest[index];
             Some(TaskInfo {
-                name: slot.name,
+                name: rest.name,
                 id: index as u32,
-                age_ns: now.saturating_sub(slot.spawned_at),
+                age_ns: now.saturating_sub(rest.spawned_at),
                 state,
                 waits_for: if state == TaskState::Waiting {
-                    slot.waits_for
+                    rest.waits_for
                 } else {
                     ""
                 },
@@ -472,24 +483,51 @@ impl TaskTable {
     }
 }
 
+/// The task that is being polled: outside the slots, so that it may use the table. If its poll panics, it is kept for
+/// `after_panic` instead of being dropped in the middle of the unwinding.
+struct Running<'a> {
+    table: &'a TaskTable,
+    boxed: Option<Boxed>,
+}
+
+impl Drop for Running<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(boxed) = self.boxed.take() {
+            *self.table.panicked.borrow_mut() = Some(boxed);
+        }
+    }
+}
+
 impl Slots {
     #[cold]
     fn grow(&mut self, thread: &Thread) -> u32 {
         let index = self.all.len() as u32;
         self.all.push(Slot {
             boxed: None,
-            waker: Some(SlotWaker::new(thread.shared().clone(), index)),
+            waker: Some(SlotWaker::waker(thread.shared().clone(), index)),
+            generation: 0,
+            polls: 0,
+            state: None,
+            aborted: false,
+            detached: false,
+            has_joiner: false,
+        });
+        self.rest.push(Rest {
             joiner: None,
             name: "",
             waits_for: "",
             spawned_at: 0,
-            polls: 0,
-            generation: 0,
-            state: None,
-            aborted: false,
-            detached: false,
         });
         index
+    }
+
+    #[inline]
+    fn take_joiner(&mut self, index: u32) -> Option<TaskWaker> {
+        if !std::mem::take(&mut self.all[index as usize].has_joiner) {
+            return None;
+        }
+        self.rest[index as usize].joiner.take()
     }
 
     /// Frees a slot; what was in it is the caller's to drop, outside the borrow.

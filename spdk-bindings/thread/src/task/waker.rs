@@ -14,7 +14,7 @@ pub(super) struct SlotWaker {
 }
 
 impl SlotWaker {
-    pub(super) fn new(shared: Arc<Shared>, index: u32) -> Waker {
+    pub(super) fn waker(shared: Arc<Shared>, index: u32) -> Waker {
         Waker::from(Arc::new(SlotWaker { shared, index }))
     }
 }
