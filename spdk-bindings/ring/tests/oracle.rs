@@ -159,7 +159,7 @@ fn quietly(f: impl FnOnce() -> Result<(), TestCaseError>) -> Result<(), TestCase
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn mpsc_agrees_with_a_deque(operations in operations(), capacity in 1usize..9) {
