@@ -50,6 +50,13 @@ pub(crate) fn take(file: impl AsFd, stat: &Stat, exclusive: bool) -> Result<(), 
     }
 }
 
+/// Gives it back, whatever other descriptors of the open file still exist.
+pub(crate) fn release(file: impl AsFd) {
+    if let Err(why) = flock(file, FlockOperation::Unlock) {
+        tracing::debug!(%why, "releasing a file lock");
+    }
+}
+
 fn find_holder(stat: &Stat) -> Holder {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let pid = holder_in(&locks, major(stat.st_dev), minor(stat.st_dev), stat.st_ino);

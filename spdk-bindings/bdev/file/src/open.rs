@@ -126,6 +126,13 @@ impl OpenFile {
     }
 }
 
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        // Rings let go of their registered files some time after they are closed; the lock must not wait for that.
+        lock::release(&self.fd);
+    }
+}
+
 /// Opens `path`.
 pub(crate) fn open(path: &Path, options: &FileOptions) -> Result<OpenFile, OpenError> {
     let block_size = options.block_size;

@@ -390,6 +390,8 @@ impl Drop for Uring {
                 return;
             }
         }
+        // Closing the ring lets go of its files only later, from a kernel worker.
+        let _ = self.ring.submitter().unregister_files();
         // SAFETY: dropped once, here; nothing is in flight, and the pools (U2) are dropped after it.
         unsafe { mem::ManuallyDrop::drop(&mut self.ring) }
     }
