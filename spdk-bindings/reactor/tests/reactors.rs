@@ -176,9 +176,13 @@ fn a_stuck_reactor_is_named_and_a_panicking_message_is_not_its_end() {
     thread.send(|_| panic!("a bad message")).expect("room");
     assert_eq!(ask(&thread, |thread| thread.stats().panics), 1);
     let (release, released) = mpsc::channel::<()>();
-    thread
-        .send(move |_| released.recv().expect("released"))
-        .expect("room");
+    let (stuck, is_stuck) = mpsc::channel();
+    let block = move |_: &Thread| {
+        stuck.send(()).expect("the test waits");
+        released.recv().expect("released");
+    };
+    thread.send(block).expect("room");
+    is_stuck.recv_timeout(PATIENCE).expect("the message runs");
     assert_eq!(
         set.holders(),
         ["reactor test_0: no answer within 200 ms: a message, poller or task does not return"]
