@@ -89,62 +89,63 @@ macro_rules! module {
         $(drpc: { $($drpc_id:expr => $drpc:path),+ $(,)? },)?
     ) => {
         const _: () = {
-            use $crate::rt::{abi, CStrings};
-            use ::core::ptr::null;
+            // Names of its own: the module's items may be called anything.
+            use ::core::ptr::null as __module_null;
+            use $crate::rt::abi as __module_abi;
 
-            unsafe extern "C" fn init() -> i32 {
-                $crate::rt::init(&MODULE, || { $($init()?;)? ::core::result::Result::Ok(()) })
+            unsafe extern "C" fn __module_init() -> i32 {
+                $crate::rt::init(&__MODULE_MODULE, || { $($init()?;)? ::core::result::Result::Ok(()) })
             }
-            unsafe extern "C" fn fini() -> i32 {
+            unsafe extern "C" fn __module_fini() -> i32 {
                 $crate::rt::finish(|| { $($fini()?;)? ::core::result::Result::Ok(()) })
             }
-            type Phase = ::core::option::Option<unsafe extern "C" fn(*mut abi::dss_done) -> i32>;
-            const SETUP: Phase = $crate::module!(@phase "setup" $($setup)?);
-            const CLEANUP: Phase = $crate::module!(@phase "cleanup" $($cleanup)?);
+            type __ModulePhase = ::core::option::Option<unsafe extern "C" fn(*mut __module_abi::dss_done) -> i32>;
+            const __MODULE_SETUP: __ModulePhase = $crate::module!(@phase "setup" $($setup)?);
+            const __MODULE_CLEANUP: __ModulePhase = $crate::module!(@phase "cleanup" $($cleanup)?);
 
-            static PROTOCOLS: &[abi::dss_rpc_proto] = &[$($({
-                static HANDLERS: &[abi::dss_rpc_handler] = &[$(abi::dss_rpc_handler {
+            static __MODULE_PROTOCOLS: &[__module_abi::dss_rpc_proto] = &[$($({
+                static __MODULE_HANDLERS: &[__module_abi::dss_rpc_handler] = &[$(__module_abi::dss_rpc_handler {
                     index: $index,
                     flags: 0,
                     name: ::core::concat!(::core::stringify!($rpc), "\0").as_ptr().cast(),
                     handler: {
-                        unsafe extern "C" fn handle(rpc: *mut abi::dss_rpc) {
+                        unsafe extern "C" fn __module_handle(rpc: *mut __module_abi::dss_rpc) {
                             // SAFETY: the engine calls it.
                             unsafe { $crate::rt::rpc_enter(::core::stringify!($rpc), rpc, $rpc) }
                         }
-                        ::core::option::Option::Some(handle)
+                        ::core::option::Option::Some(__module_handle)
                     },
                 }),+];
-                abi::dss_rpc_proto { version: $version, count: HANDLERS.len() as u32, handlers: HANDLERS.as_ptr() }
+                __module_abi::dss_rpc_proto { version: $version, count: __MODULE_HANDLERS.len() as u32, handlers: __MODULE_HANDLERS.as_ptr() }
             }),+)?];
-            static DRPC: &[abi::dss_drpc_handler] = &[
-                $($(abi::dss_drpc_handler {
+            static __MODULE_DRPC: &[__module_abi::dss_drpc_handler] = &[
+                $($(__module_abi::dss_drpc_handler {
                     module_id: $drpc_id,
                     reserved: 0,
                     handler: {
-                        unsafe extern "C" fn handle(call: *mut abi::dss_drpc) {
+                        unsafe extern "C" fn __module_handle(call: *mut __module_abi::dss_drpc) {
                             // SAFETY: the engine calls it.
                             unsafe { $crate::rt::drpc_enter(::core::stringify!($drpc), call, $drpc) }
                         }
-                        ::core::option::Option::Some(handle)
+                        ::core::option::Option::Some(__module_handle)
                     },
                 },)+)?
-                abi::dss_drpc_handler { module_id: 0, reserved: 0, handler: ::core::option::Option::None },
+                __module_abi::dss_drpc_handler { module_id: 0, reserved: 0, handler: ::core::option::Option::None },
             ];
-            const fn protocol(i: usize) -> *const abi::dss_rpc_proto {
-                if i < PROTOCOLS.len() { &raw const PROTOCOLS[i] } else { null() }
+            const fn __module_protocol(i: usize) -> *const __module_abi::dss_rpc_proto {
+                if i < __MODULE_PROTOCOLS.len() { &raw const __MODULE_PROTOCOLS[i] } else { __module_null() }
             }
-            static NEEDS: &CStrings<{ [$($($need,)*)? ""].len() }> =
-                &CStrings([$($(::core::concat!($need, "\0").as_ptr().cast(),)*)? null()]);
-            static PROVIDES: &CStrings<{ [$($($capability,)*)? ""].len() }> =
-                &CStrings([$($(::core::concat!($capability, "\0").as_ptr().cast(),)*)? null()]);
+            static __MODULE_NEEDS: &$crate::rt::CStrings<{ [$($($need,)*)? ""].len() }> =
+                &$crate::rt::CStrings([$($(::core::concat!($need, "\0").as_ptr().cast(),)*)? __module_null()]);
+            static __MODULE_PROVIDES: &$crate::rt::CStrings<{ [$($($capability,)*)? ""].len() }> =
+                &$crate::rt::CStrings([$($(::core::concat!($capability, "\0").as_ptr().cast(),)*)? __module_null()]);
 
             #[unsafe(export_name = ::core::concat!(::core::stringify!($name), "_module"))]
-            static MODULE: abi::dss_module = abi::dss_module {
-                sm_magic: abi::DSS_ABI_MAGIC,
-                sm_size: ::core::mem::size_of::<abi::dss_module>() as u32,
-                sm_fingerprint: abi::DSS_ABI_FINGERPRINT,
-                sm_level: abi::DSS_ABI_LEVEL,
+            static __MODULE_MODULE: __module_abi::dss_module = __module_abi::dss_module {
+                sm_magic: __module_abi::DSS_ABI_MAGIC,
+                sm_size: ::core::mem::size_of::<__module_abi::dss_module>() as u32,
+                sm_fingerprint: __module_abi::DSS_ABI_FINGERPRINT,
+                sm_level: __module_abi::DSS_ABI_LEVEL,
                 sm_mod_id: $id,
                 sm_ver: $crate::rt::version(
                     ::core::env!("CARGO_PKG_VERSION_MAJOR"),
@@ -156,30 +157,30 @@ macro_rules! module {
                 sm_facs: 0,
                 sm_host: $crate::rt::host_slot(),
                 sm_key: $crate::module!(@or_null $($tls.descriptor())?),
-                sm_init: ::core::option::Option::Some(init),
-                sm_fini: ::core::option::Option::Some(fini),
-                sm_setup: SETUP,
-                sm_cleanup: CLEANUP,
-                sm_proto_count: PROTOCOLS.len() as u32,
+                sm_init: ::core::option::Option::Some(__module_init),
+                sm_fini: ::core::option::Option::Some(__module_fini),
+                sm_setup: __MODULE_SETUP,
+                sm_cleanup: __MODULE_CLEANUP,
+                sm_proto_count: __MODULE_PROTOCOLS.len() as u32,
                 sm_reserved2: 0,
-                sm_proto: [protocol(0), protocol(1)],
-                sm_drpc_handlers: DRPC.as_ptr(),
+                sm_proto: [__module_protocol(0), __module_protocol(1)],
+                sm_drpc_handlers: __MODULE_DRPC.as_ptr(),
                 sm_get_req_attr: ::core::option::Option::None,
-                sm_needs: NEEDS.0.as_ptr(),
-                sm_provides: PROVIDES.0.as_ptr(),
+                sm_needs: __MODULE_NEEDS.0.as_ptr(),
+                sm_provides: __MODULE_PROVIDES.0.as_ptr(),
                 sm_about: $crate::module!(@or_null $(::core::concat!($about, "\0").as_ptr().cast())?),
             };
         };
     };
     (@phase $what:literal) => { ::core::option::Option::None };
     (@phase $what:literal $f:path) => {{
-        unsafe extern "C" fn start(done: *mut abi::dss_done) -> i32 {
+        unsafe extern "C" fn __module_start(done: *mut __module_abi::dss_done) -> i32 {
             // SAFETY: the engine calls it.
             unsafe { $crate::rt::start($what, done, $f) }
         }
-        ::core::option::Option::Some(start)
+        ::core::option::Option::Some(__module_start)
     }};
-    (@or_null) => { null() };
+    (@or_null) => { __module_null() };
     (@or_null $pointer:expr) => { $pointer };
 }
 
