@@ -41,6 +41,8 @@ pub enum State {
 pub trait Registrar {
     /// The table that modules call; valid until the process ends.
     fn table(&self) -> *const dss_host;
+    /// Makes the module known before its `sm_init`, so that what it logs and measures there has its name.
+    fn announce(&self, module: &LoadedModule) -> Result<(), String>;
     /// Takes over the module's TLS key, RPC protocols and dRPC handlers: all of them or none.
     fn register(&self, module: &LoadedModule) -> Result<(), String>;
     /// Takes them back.
@@ -114,6 +116,12 @@ impl Modules {
     fn init_one(&mut self, i: usize, registrar: &impl Registrar) -> Result<(), LoadError> {
         let (module, state) = &mut self.0[i];
         let name = module.name().to_owned();
+        registrar
+            .announce(module)
+            .map_err(|why| LoadError::RegisterFailed {
+                name: name.clone(),
+                why,
+            })?;
         call_init(module, registrar.table()).map_err(|der| LoadError::InitFailed {
             name: name.clone(),
             der,

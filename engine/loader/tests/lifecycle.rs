@@ -18,6 +18,10 @@ impl Registrar for Recorder {
         std::ptr::null()
     }
 
+    fn announce(&self, _: &LoadedModule) -> Result<(), String> {
+        Ok(())
+    }
+
     fn register(&self, module: &LoadedModule) -> Result<(), String> {
         self.events
             .borrow_mut()
