@@ -1,0 +1,13 @@
+//! The functions of the table, by subject.
+
+pub(crate) mod bdev;
+pub(crate) mod buffer;
+pub(crate) mod drpc;
+pub(crate) mod metric;
+pub(crate) mod poller;
+pub(crate) mod query;
+pub(crate) mod rpc;
+pub(crate) mod task;
+pub(crate) mod timer;
+pub(crate) mod undelivered;
+pub(crate) mod waker;

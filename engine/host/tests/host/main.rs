@@ -1,0 +1,10 @@
+//! The host on real xstreams, with a module written with the SDK and one that calls the table by hand.
+#![allow(missing_docs, unreachable_pub, reason = "tests")]
+
+mod fixture;
+mod life;
+mod places;
+mod probe;
+mod raw;
+mod registration;
+mod sdk;

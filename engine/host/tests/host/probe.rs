@@ -1,0 +1,271 @@
+//! A module written with the SDK, as a module's author would: no unsafe code.
+
+use module_sdk::{
+    Bdev, Counter, Der, DmaBuf, DrpcCall, DrpcReply, ModuleInfo, PerXstream, Reply, Request, Tag,
+    Tags, TlsKey, Xs, module_info, poller, query, rpc_call, sleep, spawn, spawn_on, tasklet,
+    yield_now,
+};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+module_sdk::module! {
+    name: probe,
+    id: 51,
+    about: "uses all of the SDK",
+    needs: ["raw"],
+    provides: ["probing"],
+    tls: STATE,
+    init: init,
+    fini: fini,
+    setup: setup,
+    cleanup: cleanup,
+    rpc: {
+        1 => {
+            ECHO => echo, PANIC => panics, STORE => store, SPREAD => spread, CALL => call, REST => rest,
+            FORGET => forget, POLL => polls, FLOOD => flood, COUNT => count, TASKLET => tasklets,
+        },
+        2 => { ECHO => echo },
+    },
+    drpc: { 101 => ask },
+}
+
+pub const ECHO: u32 = 1;
+pub const PANIC: u32 = 2;
+pub const STORE: u32 = 3;
+pub const SPREAD: u32 = 4;
+pub const CALL: u32 = 5;
+pub const REST: u32 = 6;
+pub const FORGET: u32 = 7;
+pub const POLL: u32 = 8;
+pub const FLOOD: u32 = 9;
+pub const COUNT: u32 = 10;
+pub const TASKLET: u32 = 11;
+
+pub const fn opcode(index: u32) -> u32 {
+    51 << 24 | 1 << 16 | index
+}
+
+static STATE: TlsKey<State> = TlsKey::new();
+/// Inits, setups, cleanups and finis, one byte each.
+pub static LIFE: AtomicU32 = AtomicU32::new(0);
+pub static TASKLETS: AtomicU32 = AtomicU32::new(0);
+
+struct State {
+    target: u32,
+    requests: Cell<u64>,
+    shown: Counter,
+    bdev: RefCell<Option<Bdev>>, // ends with the xstream
+}
+
+impl PerXstream for State {
+    const TAGS: Tags = Tags::TARGET;
+    fn new(xstream: &ModuleInfo) -> Option<Self> {
+        let target = xstream.target?;
+        let shown = Counter::register("requests", "requests served", Some(target));
+        Some(State {
+            target,
+            requests: Cell::new(0),
+            shown,
+            bdev: RefCell::default(),
+        })
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        assert_eq!(
+            STATE.try_with(|state| state.target),
+            None,
+            "gone while its destructor runs"
+        );
+    }
+}
+
+fn init() -> Result<(), Der> {
+    LIFE.fetch_add(1, Ordering::AcqRel);
+    module_sdk::info!("init");
+    Ok(())
+}
+
+fn fini() -> Result<(), Der> {
+    LIFE.fetch_add(1 << 24, Ordering::AcqRel);
+    Ok(())
+}
+
+async fn setup() -> Result<(), Der> {
+    LIFE.fetch_add(1 << 8, Ordering::AcqRel);
+    sleep(Duration::from_micros(50)).await;
+    let own = rpc_call(Tag::Target(0), opcode(ECHO), b"setup", DmaBuf::empty()).await?;
+    assert_eq!(own.body, b"setup");
+    Ok(())
+}
+
+async fn cleanup() -> Result<(), Der> {
+    LIFE.fetch_add(1 << 16, Ordering::AcqRel);
+    Ok(())
+}
+
+async fn echo(request: Request) -> Reply {
+    STATE.try_with(|state| {
+        state.requests.set(state.requests.get() + 1);
+        state.shown.add(1);
+    });
+    let bulk = request.take_bulk();
+    assert!(request.take_bulk().is_empty(), "only once");
+    Reply::ok()
+        .with_body(request.body().to_vec())
+        .with_bulk(bulk)
+}
+
+async fn count(_: Request) -> Reply {
+    Reply::ok().with_body(
+        STATE
+            .with(|state| state.requests.get())
+            .to_le_bytes()
+            .to_vec(),
+    )
+}
+
+async fn panics(_: Request) -> Reply {
+    yield_now().await;
+    panic!("as asked")
+}
+
+async fn open() -> Result<Bdev, Der> {
+    let bdev = Bdev::open()?;
+    STATE.with(|state| *state.bdev.borrow_mut() = Some(bdev.clone()));
+    Ok(bdev)
+}
+
+async fn store(request: Request) -> Result<Reply, Der> {
+    let bdev = open().await?;
+    let block = bdev.info().block_size;
+    let mut buf = DmaBuf::alloc(block as usize)?;
+    buf[..request.body().len()].copy_from_slice(request.body());
+    let (written, buf) = bdev.write(5, 1, buf, true).await;
+    written?;
+    bdev.flush().await?;
+    bdev.unmap(6, 1).await?;
+    let (read, buf) = bdev.read(5, 1, buf).await;
+    read?;
+    let len = request.body().len();
+    let reply = Reply::ok().with_body(buf[..len].to_vec());
+    bdev.write_zeroes(5, 1).await?;
+    let (read, buf) = bdev.read(5, 1, buf).await;
+    read?;
+    assert!(buf.iter().all(|byte| *byte == 0));
+    let (outside, _) = bdev.read(bdev.info().num_blocks, 1, buf).await;
+    assert_eq!(outside, Err(Der::INVAL));
+    Ok(reply)
+}
+
+/// Each target says who it is.
+async fn spread(_: Request) -> Result<Reply, Der> {
+    let mut seen = Vec::new();
+    for target in 0..module_sdk::targets() {
+        let who = spawn_on(Xs::Target(target), "who", || async {
+            yield_now().await;
+            module_info().and_then(|info| info.target)
+        })?;
+        seen.push(who.await?.map_or(99, |t| t as u8));
+    }
+    let system = spawn_on(Xs::System, "who", || async {
+        module_info().is_some_and(|info| info.target.is_none())
+    })?;
+    seen.push(u8::from(system.await?));
+    let offload = spawn_on(Xs::Offload(0), "sum", || async { (1..=4u8).sum::<u8>() })?;
+    seen.push(offload.await?);
+    let lost = spawn_on(Xs::Target(0), "bad", || async { panic!("as asked") })?;
+    assert_eq!(
+        lost.await,
+        Err::<(), _>(module_sdk::JoinError::Panicked("as asked".into()))
+    );
+    assert_eq!(
+        spawn_on(Xs::Target(9), "none", || async {}).err(),
+        Some(Der::INVAL)
+    );
+    Ok(Reply::ok().with_body(seen))
+}
+
+async fn call(request: Request) -> Result<Reply, Der> {
+    let mut bulk = DmaBuf::alloc(10_000)?;
+    bulk.fill(3);
+    let answer = rpc_call(Tag::Target(1), opcode(ECHO), request.body(), bulk).await?;
+    assert!(answer.bulk.len() == 10_000 && answer.bulk.iter().all(|b| *b == 3));
+    let refused = rpc_call(Tag::Target(7), opcode(ECHO), b"", DmaBuf::empty()).await;
+    assert_eq!(refused.unwrap_err().der, Der::BAD_TARGET);
+    assert!(query(1, b"").await.is_err(), "not on a main xstream");
+    Ok(Reply::ok().with_body(answer.body))
+}
+
+async fn rest(_: Request) -> Result<Reply, Der> {
+    let started = module_sdk::now_ns();
+    let other = spawn("other", async {
+        sleep(Duration::from_millis(2)).await;
+        "rested"
+    })?;
+    drop(sleep(Duration::from_secs(3600)));
+    let text = other.await?;
+    assert!(module_sdk::now_ns() - started >= 2_000_000);
+    Ok(Reply::ok().with_body(text.as_bytes().to_vec()))
+}
+
+/// Drops an I/O that is in flight; its buffer comes back to the engine all the same.
+async fn forget(_: Request) -> Result<Reply, Der> {
+    let bdev = open().await?;
+    for _ in 0..64 {
+        drop(bdev.read(0, 1, DmaBuf::alloc(4096)?));
+        yield_now().await;
+    }
+    Ok(Reply::ok())
+}
+
+/// A poller that ends itself at the third call.
+async fn polls(_: Request) -> Result<Reply, Der> {
+    let (calls, own) = (Rc::new(Cell::new(0u8)), Rc::new(RefCell::new(None)));
+    let (seen, mine) = (Rc::clone(&calls), Rc::clone(&own));
+    let registered = poller("three", Duration::ZERO, move || {
+        seen.set(seen.get() + 1);
+        if seen.get() == 3 {
+            mine.borrow_mut().take();
+        }
+        true
+    })?;
+    *own.borrow_mut() = Some(registered);
+    while own.borrow().is_some() {
+        yield_now().await;
+    }
+    for _ in 0..10 {
+        yield_now().await;
+    }
+    Ok(Reply::ok().with_body(vec![calls.get()]))
+}
+
+/// More I/O than the queue holds: all of it ends, in any order.
+async fn flood(_: Request) -> Result<Reply, Der> {
+    let bdev = open().await?;
+    let mut reads = Vec::new();
+    for lba in 0..200 {
+        reads.push(bdev.read(lba, 1, DmaBuf::alloc(4096)?));
+    }
+    for read in reads.into_iter().rev() {
+        read.await.0?;
+    }
+    Ok(Reply::ok())
+}
+
+async fn tasklets(_: Request) -> Result<Reply, Der> {
+    tasklet(Xs::Target(1), "count", || {
+        TASKLETS.fetch_add(1, Ordering::AcqRel);
+    })?;
+    Ok(Reply::ok())
+}
+
+async fn ask(call: DrpcCall) -> DrpcReply {
+    match query(call.method().unsigned_abs(), call.body()).await {
+        Ok(answer) => DrpcReply::success(answer),
+        Err(_) => module_sdk::DrpcStatus::Failure.into(),
+    }
+}
