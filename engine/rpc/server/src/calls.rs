@@ -122,6 +122,15 @@ impl PendingCall {
     }
 }
 
+impl fmt::Debug for PendingCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Inner::Failed(der) => write!(f, "PendingCall(failed: {der:?})"),
+            Inner::Waiting(_, key) => write!(f, "PendingCall({key:?})"),
+        }
+    }
+}
+
 impl Future for PendingCall {
     type Output = Result<Reply, Der>;
 

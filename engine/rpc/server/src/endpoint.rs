@@ -295,14 +295,14 @@ impl Endpoint {
         self.waiting.borrow_mut().push_back(key);
     }
 
-    fn wake_one_waiting(&self) {
+    /// Tells the first connection in the queue that there may be room; it tells the next if it takes some.
+    pub(crate) fn wake_one_waiting(&self) {
         loop {
             let Some(key) = self.waiting.borrow_mut().pop_front() else {
                 return;
             };
             let session = self.sessions.borrow().get(key).cloned();
-            if let Some(session) = session {
-                session.room();
+            if session.is_some_and(|session| session.room()) {
                 return;
             }
         }

@@ -197,3 +197,35 @@ fn forwarded_requests_beyond_the_ring_get_a_retry_hint_and_nothing_is_lost() {
     assert_eq!(counts.0 + counts.1, 2000);
     assert!(counts.0 > 0);
 }
+
+#[test]
+fn whoever_waits_for_room_gets_it_in_the_end() {
+    let engine = Engine::start_with(1, |options| {
+        options.max_in_flight = 2;
+        options.max_body_bytes = 1;
+        options.max_in_flight_per_connection = 8;
+        options.max_queued_reply_bytes = 100_000;
+        options.bulk = vec![BulkClass {
+            buffer_len: 64 << 10,
+            count: 2,
+        }];
+    });
+    std::thread::scope(|scope| {
+        for n in 0..12usize {
+            let engine = &engine;
+            scope.spawn(move || {
+                let mut client = engine.client(n as u32 % 2);
+                let (body, bulk) = (pattern(n * 40_000, 1), pattern(n * 5_000, 2));
+                for round in 0..30 {
+                    for _ in 0..=round % 8 {
+                        client.send_to(1, ECHO, &body, Some(&bulk)).unwrap();
+                    }
+                    for _ in 0..=round % 8 {
+                        let (_, reply) = client.recv().unwrap();
+                        assert!(reply.body == body && reply.bulk.unwrap_or_default() == bulk);
+                    }
+                }
+            });
+        }
+    });
+}

@@ -1,6 +1,7 @@
 //! An outgoing connection: calls to another engine's xstreams from an xstream of this one.
 
 use std::cell::Cell;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -152,6 +153,13 @@ impl TcpTransport {
         link.out.push(header, body, bulk);
         link.bell.ring();
         Ok(pending)
+    }
+}
+
+impl fmt::Debug for TcpTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = if self.is_closed() { "closed" } else { "open" };
+        write!(f, "TcpTransport({}, {state})", self.owner.0.peer)
     }
 }
 

@@ -141,13 +141,11 @@ impl Drop for Link {
 }
 
 impl Link {
+    /// Notes why nothing is read. A full window and a slow reader end by this connection's own answers and writes, which
+    /// wake its ULT; the bulk pool is looked at by a timer; room on the xstream is queued for.
     fn hold(&mut self, why: Hold) {
         if self.held.replace(why) != Some(why) {
             self.endpoint.metrics.held(why);
-        }
-        // A slow reader and a full window wake this ULT by themselves: by writing, by answering.
-        if !self.session.waits_for_room.replace(true) {
-            self.endpoint.wait_for_room(self.key);
         }
     }
 }
@@ -166,9 +164,16 @@ impl Buffers for Link {
             return None;
         }
         let body = self.endpoint.budget.charge(header.body_len);
-        match &body {
-            Some(_) => self.partial = Some(header.body_len),
-            None => self.hold(Hold::InFlight),
+        if body.is_some() {
+            self.partial = Some(header.body_len);
+            // What came free may be enough for the next in the queue as well.
+            self.endpoint.wake_one_waiting();
+        } else {
+            self.hold(Hold::InFlight);
+            self.session.wants_room.set(true);
+            if !self.session.waits_for_room.replace(true) {
+                self.endpoint.wait_for_room(self.key);
+            }
         }
         body
     }
@@ -239,6 +244,7 @@ impl Runner {
     fn receive(&mut self) -> Result<bool, End> {
         let (mut requests, mut bytes) = (0, 0);
         self.link.held = None;
+        self.link.session.wants_room.set(false);
         loop {
             match self.decoder.next(&mut self.link)? {
                 Step::Frame(frame) => {

@@ -18,8 +18,10 @@ pub(crate) struct Session {
     pub(super) bell: Bell,
     /// Requests given to handlers and not answered.
     pub(super) in_flight: Cell<usize>,
-    /// Stands in the xstream's list of those that wait for room.
+    /// Stands in the xstream's queue of those that wait for room, perhaps no longer with reason.
     pub(super) waits_for_room: Cell<bool>,
+    /// Nothing is read until its xstream has room for another request.
+    pub(super) wants_room: Cell<bool>,
     cut: Cell<Option<&'static str>>,
 }
 
@@ -31,6 +33,7 @@ impl Session {
             bell: Bell::default(),
             in_flight: Cell::new(0),
             waits_for_room: Cell::new(false),
+            wants_room: Cell::new(false),
             cut: Cell::new(None),
         })
     }
@@ -60,10 +63,13 @@ impl Session {
         self.bell.ring();
     }
 
-    /// There may be room again for what it holds.
-    pub(crate) fn room(&self) {
+    /// There may be room for its next request. False: it does not want it any more, it is another's.
+    pub(crate) fn room(&self) -> bool {
         self.waits_for_room.set(false);
-        self.bell.ring();
+        if self.wants_room.get() {
+            self.bell.ring();
+        }
+        self.wants_room.get()
     }
 
     /// Closes the connection at the ULT's next turn, whatever it was doing.

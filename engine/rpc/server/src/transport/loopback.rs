@@ -1,5 +1,6 @@
 //! Inside one engine: message rings between xstreams. Buffers move; nothing is serialised.
 
+use std::fmt;
 use std::rc::Rc;
 
 use daos_errno::Der;
@@ -60,6 +61,12 @@ impl Loopback {
         };
         endpoint.route(Request::new(info, body, bulk, route));
         Ok(pending)
+    }
+}
+
+impl fmt::Debug for Loopback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Loopback(from {})", self.endpoint.name())
     }
 }
 
