@@ -156,15 +156,6 @@ impl SimDev {
         medium.pending.remove(&(lba as u64));
     }
 
-    /// Bytes of a unit as a reader sees them.
-    pub(crate) fn unit(&self, unit: u64) -> Vec<u8> {
-        let per = UNIT / self.block_size();
-        let cached = self.0.cached.borrow();
-        (0..per)
-            .flat_map(|i| cached[unit as usize * per + i].to_vec())
-            .collect()
-    }
-
     fn submit(&self, kind: Kind, lba: u64, blocks: u64, data: Vec<u8>, fua: bool) -> Completion {
         let state = &self.0;
         let done = Rc::<Slot>::default();
@@ -378,15 +369,20 @@ impl Sim {
             *out.borrow_mut() = Some(value);
         });
         loop {
-            while self.poll_woken() {}
+            let any = self.poll_woken();
             if let Some(value) = result.borrow_mut().take() {
                 return value;
             }
+            // The device is sometimes slower than the tasks, and sometimes faster.
+            if any && self.dev.0.rng.borrow_mut().random_bool(0.5) {
+                continue;
+            }
+            let completed = self.dev.complete_one();
             assert!(
-                self.dev.complete_one(),
+                any || completed,
                 "deadlock: nothing is woken and no request in flight"
             );
-            if let Some(step) = &mut *self.on_step.borrow_mut() {
+            if completed && let Some(step) = &mut *self.on_step.borrow_mut() {
                 step();
             }
         }
