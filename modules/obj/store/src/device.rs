@@ -94,7 +94,7 @@ impl<D: BlockDev> Media<D> {
     pub(crate) fn new(dev: D) -> Result<Self, StoreError> {
         let g = dev.geometry();
         let size = g.block_size as usize;
-        if size == 0 || size > UNIT || UNIT % size != 0 {
+        if size == 0 || size > UNIT || !UNIT.is_multiple_of(size) {
             return Err(StoreError::BlockSize {
                 found: g.block_size,
             });

@@ -139,10 +139,10 @@ fn moved_log() -> SimDev {
 fn every_unit_of_the_log_in_use_matters_and_no_other() {
     let (_, store, _) = open(&moved_log()).unwrap();
     let all = names(&store);
-    for half in 0..2usize {
+    for (half, start) in HALF_START.into_iter().enumerate() {
         for unit in 0..HALF_UNITS {
             let dev = moved_log();
-            flip(&dev, HALF_START[half] + unit, 20);
+            flip(&dev, start + unit, 20);
             match open(&dev) {
                 Ok((_, store, _)) => {
                     let found = names(&store);

@@ -72,9 +72,11 @@ struct Request {
     done: Rc<Slot>,
 }
 
+type Outcome = (Result<(), DevError>, Vec<u8>);
+
 #[derive(Default)]
 struct Slot {
-    result: RefCell<Option<(Result<(), DevError>, Vec<u8>)>>,
+    result: RefCell<Option<Outcome>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -277,7 +279,7 @@ impl SimDev {
 struct Completion(Rc<Slot>);
 
 impl Future for Completion {
-    type Output = (Result<(), DevError>, Vec<u8>);
+    type Output = Outcome;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.0.result.borrow_mut().take() {
