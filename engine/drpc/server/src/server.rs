@@ -10,6 +10,7 @@ use drpc_wire::{Call, MAX_PACKET};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
+use spdk_thread::{FdWatch, Interest, Thread};
 
 use crate::bind_error::BindError;
 use crate::completions::{Completion, Completions};
@@ -27,7 +28,8 @@ use crate::stats::Stats;
 /// After a failed accept (no descriptors left, say) the listener rests this long, so that a step does not fail over and over.
 const ACCEPT_PAUSE_NS: u64 = 100_000_000;
 
-/// A listening dRPC server and its sessions. Own thread only; step it with [`DrpcServer::progress`]. Dropping it closes everything and removes the socket file; handlers still running find their replies dropped.
+/// A listening dRPC server and its sessions. Own thread only; step it by hand with [`DrpcServer::progress`] or give it to
+/// [`crate::install`]. Dropping it closes everything and removes the socket file; handlers still running find their replies dropped.
 pub struct DrpcServer {
     pub(crate) listener: Option<Listener>,
     /// What completions write to while someone waits in poll; made by the first `progress`.
@@ -192,8 +194,10 @@ impl DrpcServer {
     }
 
     fn read_session(&mut self, id: u64, now: u64) -> Result<(), Der> {
+        // Anew for each: the sessions before it in this step may have used up a bound. What is not read now is ready again.
+        self.update_gates(now);
         let order = self.sessions.new_order();
-        let Some(session) = self.sessions.get(id) else {
+        let Some(session) = self.sessions.get(id).filter(|s| s.is_read()) else {
             return Ok(());
         };
         match session.receive(&mut self.buffer, now, order) {
@@ -383,6 +387,32 @@ impl DrpcServer {
             let _ = rustix::io::read(&wake, &mut [0u8; 8]);
         }
         Ok(true)
+    }
+
+    /// Fills `ready` from watched descriptors instead of poll; whether anything is. No system call.
+    pub(crate) fn collect_ready(&mut self, listener: Option<&FdWatch>, now: u64) -> bool {
+        for session in self.sessions.iter() {
+            let Some(watch) = &session.watch else {
+                continue;
+            };
+            let readable = session.is_read() && watch.take_readable();
+            let writable = session.wants_write() && watch.take_writable();
+            if readable || writable {
+                let event = if readable { Event::Data } else { Event::None };
+                self.ready.sessions.push((session.id, event, writable));
+            }
+        }
+        if self.accepts(now) && listener.is_some_and(FdWatch::take_readable) {
+            self.ready.listener = Some(Event::Data);
+        }
+        !self.ready.sessions.is_empty() || self.ready.listener.is_some()
+    }
+
+    /// Lets the thread's reactor watch sessions that it does not watch yet.
+    pub(crate) fn watch_new_sessions(&mut self, thread: &Thread) {
+        for session in self.sessions.iter_mut().filter(|s| s.watch.is_none()) {
+            session.watch = Some(thread.watch_fd(Rc::clone(&session.fd), Interest::BOTH));
+        }
     }
 
     fn wake_fd(&mut self) -> Result<Arc<OwnedFd>, Der> {

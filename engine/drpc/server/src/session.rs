@@ -8,6 +8,7 @@ use daos_errno::{Der, from_errno};
 use drpc_wire::{Assembler, Call, Chunker, Framing, Message, Progress, Response, packet_socket};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
+use spdk_thread::FdWatch;
 
 use crate::peer::Peer;
 use crate::reply;
@@ -20,6 +21,8 @@ const PACKETS_PER_STEP: usize = 16;
 pub(crate) struct Session {
     pub(crate) id: u64,
     pub(crate) fd: Rc<OwnedFd>,
+    /// Tells when the socket is ready, in an installed server.
+    pub(crate) watch: Option<FdWatch>,
     pub(crate) peer: Peer,
     assembler: Assembler,
     outgoing: VecDeque<Outgoing>,
@@ -71,6 +74,7 @@ impl Session {
         Session {
             id,
             fd: Rc::new(fd),
+            watch: None,
             peer,
             assembler: Assembler::new(max_message),
             outgoing: VecDeque::new(),

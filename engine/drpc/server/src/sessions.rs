@@ -31,6 +31,10 @@ impl Sessions {
         self.list.iter()
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Session> {
+        self.list.iter_mut()
+    }
+
     pub(crate) fn get(&mut self, id: u64) -> Option<&mut Session> {
         self.list.iter_mut().find(|session| session.id == id)
     }
