@@ -1,6 +1,7 @@
 //! What the host knows of each module, and the table that finds it by its descriptor's address.
 //!
 //! Entries are never freed: libraries are never unloaded, and handles refer to their module.
+#![allow(unsafe_code, reason = "entries are shared through atomic pointers")]
 
 use crate::host::Lent;
 use crate::register::Done;
@@ -89,7 +90,6 @@ static ENTRIES: [(AtomicPtr<dss_module>, AtomicPtr<ModuleEntry>); ENTRIES_MAX] =
 static USED: AtomicUsize = AtomicUsize::new(0);
 
 /// The entry of a descriptor, by its address alone: nothing is read through it.
-#[allow(unsafe_code, reason = "entries are shared through atomic pointers")]
 pub(crate) fn find(descriptor: *const dss_module) -> Option<&'static ModuleEntry> {
     if descriptor.is_null() {
         return None;

@@ -1,6 +1,7 @@
 //! Names of modules' tasks and pollers, kept for ever: the runtime wants `&'static str`.
 //!
 //! Bounded: past [`NAMES_MAX`] different names, new ones are all shown under the module's name alone.
+#![allow(unsafe_code, reason = "reads a module's C string")]
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -62,7 +63,6 @@ pub(crate) fn kept(text: String) -> Option<&'static str> {
 ///
 /// # Safety
 /// `text` is NULL or a C string that lives for `'a` (H1 of `guard.rs`).
-#[allow(unsafe_code, reason = "reads a module's C string")]
 pub(crate) unsafe fn c_text<'a>(text: *const c_char) -> &'a CStr {
     if text.is_null() {
         return c"";

@@ -51,7 +51,8 @@ extern "C" {
 
 /* ---- TLS: per-xstream storage ----------------------------------------------------------------------------------- */
 
-/* Tags of xstreams and keys; a key has a value on an xstream when the two share a bit. */
+/* Tags of xstreams and keys; a key has a value on an xstream when the two share a bit. As in DAOS the system xstream
+ * has all bits but TGT, a target's main xstream all, an offload xstream OFF: a key with SYS alone has a value on mains, too. */
 #define DAOS_SYS_TAG 0x01u
 #define DAOS_TGT_TAG 0x02u
 #define DAOS_RDB_TAG 0x04u
@@ -305,7 +306,8 @@ struct dss_host {
 	struct dss_buf (*rpc_bulk)(struct dss_rpc *rpc);
 	/* Answers and ends the request; body is copied, bulk moves (its first bulk.len bytes are sent). [owner] */
 	void (*rpc_reply)(struct dss_rpc *rpc, int32_t rc, const uint8_t *body, uint64_t body_len, struct dss_buf bulk);
-	/* Calls a handler in this engine, on the xstream of a tag. 0: done will be called once. [xs, serving or sm_setup] */
+	/* Calls a handler in this engine, on the xstream of a tag. 0: done will be called once. Negative: it will not, and
+	 * bulk stays the caller's. [xs, serving or sm_setup] */
 	int32_t (*rpc_call)(const struct dss_module *self, uint32_t tag, uint32_t opcode, const uint8_t *body, uint64_t body_len, struct dss_buf bulk, dss_rpc_done_t done, void *arg);
 
 	/* The call as received. [owner] */

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 pub struct Tags(pub u32);
 
 impl Tags {
-    /// The system xstream.
+    /// The system xstream; main xstreams share this bit, as in DAOS, so a value exists there, too.
     pub const SYSTEM: Tags = Tags(DAOS_SYS_TAG);
     /// Main xstreams of targets.
     pub const TARGET: Tags = Tags(DAOS_TGT_TAG);

@@ -1,4 +1,5 @@
 //! An engine without a daemon: one system xstream, two targets on memory devices, RPC between them.
+#![allow(unsafe_code, reason = "plays the loader")]
 
 use bdev_malloc::MallocBdev;
 use daos_errno::Der;
@@ -79,7 +80,6 @@ impl Engine {
     }
 
     /// What the loader does: announce, init, register.
-    #[allow(unsafe_code, reason = "plays the loader")]
     pub fn load(&mut self, name: &str, module: &'static dss_module) -> Result<(), String> {
         self.host
             .announce(name, module)
@@ -211,7 +211,6 @@ impl Engine {
         );
     }
 
-    #[allow(unsafe_code, reason = "plays the loader")]
     fn end(&mut self) {
         if let Some((set, rpc)) = self.running.take() {
             set.begin_shutdown(WAIT).unwrap();

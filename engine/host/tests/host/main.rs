@@ -3,6 +3,8 @@
 
 mod fixture;
 mod life;
+mod memory;
+mod messages;
 mod places;
 mod probe;
 mod raw;
