@@ -1,7 +1,7 @@
 //! The socket file: scenarios of DAOS `drpc_listener_tests.c` and of the Go server's start, and who is never deleted.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -25,22 +25,6 @@ fn path_is_daos_engine_pid_sock_in_the_socket_directory() {
         path,
         Path::new("/var/run/daos_server/daos_engine_4711.sock")
     );
-}
-
-#[test]
-fn the_socket_has_the_requested_permissions_whatever_the_umask() {
-    let dir = scratch();
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o777));
-    for mode in [0o600, 0o666, 0o660] {
-        let path = dir.path().join(format!("{mode:o}.sock"));
-        let opened = DrpcSocket::bind(&path, mode).expect("binds");
-        let found = fs::symlink_metadata(&path).expect("is there");
-        assert!(found.file_type().is_socket());
-        assert_eq!(found.mode() & 0o7777, mode);
-        assert_eq!(opened.path(), path);
-    }
-    rustix::process::umask(before);
-    assert_eq!(Options::default().mode, 0o600);
 }
 
 #[test]
