@@ -1,0 +1,35 @@
+//! One file per noun of the command line.
+
+mod bench;
+mod config;
+mod cont;
+mod devices;
+mod drpc;
+mod engine;
+mod log;
+mod metrics;
+mod modules;
+mod obj;
+mod pool;
+mod tasks;
+
+use crate::cli::{Cli, Command};
+use crate::error::CliError;
+
+/// Runs what the command line asks for.
+pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
+    match &cli.command {
+        Command::Engine(command) => engine::run(cli, command),
+        Command::Modules => modules::run(cli),
+        Command::Devices(command) => devices::run(cli, command),
+        Command::Tasks => tasks::run(cli),
+        Command::Metrics => metrics::run(cli),
+        Command::Log(command) => log::run(cli, command),
+        Command::Pool(command) => pool::run(cli, command),
+        Command::Cont(command) => cont::run(cli, command),
+        Command::Obj(command) => obj::run(cli, command),
+        Command::Drpc(command) => drpc::run(cli, command),
+        Command::Config(command) => config::run(cli, command),
+        Command::Bench(command) => bench::run(cli, command),
+    }
+}
