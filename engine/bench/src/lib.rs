@@ -1,1 +1,22 @@
-//! One file per question; runs tiny in tests, for real by name.
+//! One file per question; runs tiny in tests, for real by `keel bench`.
+//!
+//! Every benchmark runs in the calling process on reactors of its own that always poll, and gives one report that
+//! serialises to JSON. Figures mean something only beside a peer in the same run: `docs/PROMISES.md` has the commands.
+//!
+//! | file | question |
+//! |---|---|
+//! | [`bdev`] | I/Os per second of a block device, through the channel that modules use |
+//! | [`message`] | messages from one core to another: throughput, ping-pong |
+//! | [`ult`] | creating, running and joining an async ULT; yielding |
+//! | [`tls`] | reading a value of per-xstream storage |
+//! | [`drpc`] | a dRPC round trip beside a bare socket ping-pong |
+
+pub mod bdev;
+pub mod drpc;
+mod histogram;
+mod lane;
+pub mod message;
+pub mod tls;
+pub mod ult;
+
+pub use histogram::{Histogram, Latency};

@@ -1,0 +1,366 @@
+//! How many I/Os per second does a block device give, through the channel that modules use?
+//!
+//! Comparable with SPDK's bdevperf: random (or sequential) offsets, a fixed number of I/Os in flight per core, one
+//! completion per I/O, each one's latency recorded, the next one submitted in its place.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+use std::str::FromStr;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use bdev_file::{FileBdev, FileOptions};
+use bdev_malloc::MallocBdev;
+use bdev_null::NullBdev;
+use serde::Serialize;
+use spdk_bdev::{Bdev, Completion, Descriptor, IoQueue, Mode, Op, Registry, Request};
+use spdk_env::{Clock, DmaBuf};
+use spdk_thread::{Period, PollResult, Poller, Thread};
+
+use crate::histogram::{Histogram, Latency};
+use crate::lane::{Lanes, cpu_seconds};
+
+/// Sizes as bdevperf's defaults in the baselines: 1 GiB null, 512 MiB malloc, 512-byte blocks.
+const NULL_BYTES: u64 = 1 << 30;
+const MALLOC_BYTES: u64 = 512 << 20;
+const BLOCK: u32 = 512;
+/// Share of reads in `randrw`, in percent.
+const READ_PERCENT: u64 = 70;
+
+/// Which access pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workload {
+    /// Sequential reads.
+    Read,
+    /// Sequential writes.
+    Write,
+    /// Reads at random offsets.
+    RandRead,
+    /// Writes at random offsets.
+    RandWrite,
+    /// 70 % reads, 30 % writes at random offsets.
+    RandRw,
+}
+
+impl FromStr for Workload {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Workload> {
+        Ok(match text {
+            "read" => Workload::Read,
+            "write" => Workload::Write,
+            "randread" => Workload::RandRead,
+            "randwrite" => Workload::RandWrite,
+            "randrw" => Workload::RandRw,
+            other => bail!("workload `{other}` is none of read, write, randread, randwrite, randrw"),
+        })
+    }
+}
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `null`, `malloc` or `file:PATH`.
+    pub device: String,
+    /// Bytes of one I/O.
+    pub io_size: u64,
+    /// I/Os in flight on each core.
+    pub queue_depth: u32,
+    /// Access pattern.
+    pub workload: Workload,
+    /// How long, in seconds.
+    pub seconds: f64,
+    /// One reactor on each.
+    pub cores: Vec<usize>,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// As asked.
+    pub device: String,
+    /// Bytes of one I/O.
+    pub io_size: u64,
+    /// I/Os in flight on each core.
+    pub queue_depth: u32,
+    /// Completed I/Os per second, all cores together.
+    pub iops: f64,
+    /// Mebibytes per second.
+    pub mib_per_s: f64,
+    /// Submission to completion of single I/Os.
+    pub latency_us: Latency,
+    /// Processor time of the whole process while it ran.
+    pub cpu_seconds: f64,
+    /// How long it ran.
+    pub seconds: f64,
+    /// I/Os that failed; their messages are logged.
+    pub errors: u64,
+}
+
+/// Runs the measurement.
+pub fn run(options: &Options) -> Result<Report> {
+    let registry = Registry::new();
+    let bdev = open(&options.device)?;
+    let name = bdev.name().to_owned();
+    registry.register(bdev)?;
+    let mode = if matches!(options.workload, Workload::Read | Workload::RandRead) { Mode::ReadOnly } else { Mode::ReadWrite };
+    let descriptor = registry.open(&name, mode, "keel bench")?;
+    check(options, &descriptor)?;
+
+    let lanes = Lanes::start(&options.cores)?;
+    let cpu_before = cpu_seconds();
+    let started = Instant::now();
+    let mut results = Vec::new();
+    for index in 0..options.cores.len() {
+        let (options, descriptor) = (options.clone(), descriptor.clone());
+        let seed = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index as u64 + 1);
+        results.push(lanes.run(index, move |thread, done| start_lane(thread, &options, &descriptor, seed, done))?.1);
+    }
+    let (mut histogram, mut errors, mut ns) = (Histogram::default(), 0, 0);
+    for result in results {
+        let lane = result.recv().context("a lane ended without a result")?.map_err(|why| anyhow!(why))?;
+        histogram.add(&lane.histogram);
+        errors += lane.errors;
+        ns = ns.max(lane.elapsed_ns);
+    }
+    let cpu = cpu_seconds() - cpu_before;
+    lanes.stop()?;
+    let seconds = if ns > 0 { ns as f64 / 1e9 } else { started.elapsed().as_secs_f64() };
+    let iops = histogram.count() as f64 / seconds;
+    let ns_per_tick = Clock::tsc().ticks_to_ns(1 << 30) as f64 / (1u64 << 30) as f64;
+    Ok(Report {
+        device: options.device.clone(),
+        io_size: options.io_size,
+        queue_depth: options.queue_depth,
+        iops,
+        mib_per_s: iops * options.io_size as f64 / (1 << 20) as f64,
+        latency_us: histogram.latency(ns_per_tick),
+        cpu_seconds: cpu,
+        seconds,
+        errors,
+    })
+}
+
+fn open(device: &str) -> Result<Arc<dyn Bdev>> {
+    Ok(match device.split_once(':') {
+        None if device == "null" => Arc::new(NullBdev::new("null", BLOCK, NULL_BYTES / u64::from(BLOCK))),
+        None if device == "malloc" => Arc::new(MallocBdev::new("malloc", BLOCK, MALLOC_BYTES / u64::from(BLOCK))?),
+        Some(("file", path)) => Arc::new(FileBdev::open("file", Path::new(path), &FileOptions { block_size: BLOCK, ..FileOptions::default() })?),
+        _ => bail!("device `{device}` is none of null, malloc, file:PATH"),
+    })
+}
+
+fn check(options: &Options, descriptor: &Descriptor) -> Result<()> {
+    let geometry = descriptor.geometry();
+    let block = u64::from(geometry.block_size);
+    ensure!(options.io_size > 0 && options.io_size.is_multiple_of(block), "--io-size {} is not a multiple of the device's block size {block}", options.io_size);
+    let blocks = options.io_size / block;
+    ensure!(blocks <= u64::from(geometry.max_io_blocks), "--io-size {} is more than the {} bytes that the device takes at once", options.io_size, u64::from(geometry.max_io_blocks) * block);
+    ensure!(geometry.num_blocks >= blocks, "the device is smaller than one I/O");
+    ensure!(!options.cores.is_empty(), "--cores names no core");
+    Ok(())
+}
+
+/// What one core measured.
+struct LaneResult {
+    histogram: Histogram,
+    errors: u64,
+    elapsed_ns: u64,
+}
+
+/// One core's measurement in progress.
+struct Lane {
+    queue: IoQueue,
+    clock: Clock,
+    workload: Workload,
+    blocks: u32,
+    /// Places of the device that an I/O may start at.
+    slots: u64,
+    next_slot: u64,
+    random: u64,
+    /// Submission time of each I/O in flight, by its number.
+    submitted: Vec<u64>,
+    histogram: Histogram,
+    errors: u64,
+    started_ns: u64,
+    end_ns: u64,
+}
+
+type Done = mpsc::Sender<Result<LaneResult, String>>;
+
+fn start_lane(thread: &Thread, options: &Options, descriptor: &Descriptor, seed: u64, done: Done) {
+    let lane = match prepare(thread, options, descriptor, seed) {
+        Ok(lane) => lane,
+        Err(error) => {
+            let _ = done.send(Err(format!("{error:#}")));
+            return;
+        }
+    };
+    let mut lane = Some(lane);
+    // The poller unregisters itself when the last I/O is back; its handle lives in a cell that it can reach.
+    let handle: Rc<RefCell<Option<Poller>>> = Rc::default();
+    let own = handle.clone();
+    let poller = thread.register_poller("bench_bdev", Period::EveryTurn, move |_| {
+        let Some(running) = lane.as_mut() else { return PollResult::Idle };
+        let reaped = running.turn();
+        if running.queue.in_flight() == 0 {
+            let lane = lane.take().map(|lane| LaneResult { elapsed_ns: lane.clock.now() - lane.started_ns, histogram: lane.histogram, errors: lane.errors });
+            let _ = done.send(lane.ok_or_else(|| "no result".to_owned()));
+            own.borrow_mut().take();
+        }
+        if reaped > 0 { PollResult::Busy } else { PollResult::Idle }
+    });
+    *handle.borrow_mut() = Some(poller);
+}
+
+fn prepare(thread: &Thread, options: &Options, descriptor: &Descriptor, seed: u64) -> Result<Lane> {
+    let geometry = descriptor.geometry();
+    let blocks = (options.io_size / u64::from(geometry.block_size)) as u32;
+    let clock = Clock::tsc();
+    let started_ns = clock.now();
+    let mut lane = Lane {
+        queue: descriptor.get_channel(thread)?.queue(options.queue_depth)?,
+        clock,
+        workload: options.workload,
+        blocks,
+        slots: geometry.num_blocks / u64::from(blocks),
+        next_slot: 0,
+        random: seed | 1,
+        submitted: vec![0; options.queue_depth as usize],
+        histogram: Histogram::default(),
+        errors: 0,
+        started_ns,
+        end_ns: started_ns + (options.seconds * 1e9) as u64,
+    };
+    for number in 0..options.queue_depth {
+        let buf = DmaBuf::alloc(options.io_size as usize)?;
+        let now = lane.clock.raw();
+        lane.submit(u64::from(number), buf, now);
+    }
+    Ok(lane)
+}
+
+impl Lane {
+    /// Reaps what is finished and submits as much again, until the time is over.
+    #[inline]
+    fn turn(&mut self) -> usize {
+        let now = self.clock.now();
+        let over = now >= self.end_ns;
+        let mut reaped = 0;
+        // At most one round of the queue: what is submitted in here belongs to the next turn.
+        let depth = self.queue.depth() as usize;
+        while reaped < depth {
+            let mut one = None;
+            if self.queue.reap(1, |completion| one = Some(completion)) == 0 {
+                break;
+            }
+            let Some(completion) = one else { break };
+            reaped += 1;
+            self.finish(completion, over);
+        }
+        reaped
+    }
+
+    #[inline]
+    fn finish(&mut self, completion: Completion, over: bool) {
+        let now = self.clock.raw();
+        let number = completion.user;
+        self.histogram.record(now - self.submitted[number as usize]);
+        if let Err(error) = completion.result {
+            self.failed(&error);
+        }
+        if let Some(buf) = completion.buf
+            && !over
+        {
+            self.submit(number, buf, now);
+        }
+    }
+
+    #[inline]
+    fn submit(&mut self, number: u64, buf: DmaBuf, now: u64) {
+        let (op, slot) = self.choose();
+        self.submitted[number as usize] = now;
+        let request = Request { buf: Some(buf), lba: slot * u64::from(self.blocks), user: number, blocks: self.blocks, op, fua: false };
+        if let Err(rejected) = self.queue.submit(request) {
+            let (error, _) = rejected.into_error("bench");
+            self.failed(&error);
+        }
+    }
+
+    #[inline]
+    fn choose(&mut self) -> (Op, u64) {
+        let sequential = matches!(self.workload, Workload::Read | Workload::Write);
+        let slot = if sequential {
+            self.next_slot = if self.next_slot + 1 < self.slots { self.next_slot + 1 } else { 0 };
+            self.next_slot
+        } else {
+            // The high half of a product maps a random number to a range without a division (Lemire).
+            ((u128::from(self.random()) * u128::from(self.slots)) >> 64) as u64
+        };
+        let op = match self.workload {
+            Workload::Read | Workload::RandRead => Op::Read,
+            Workload::Write | Workload::RandWrite => Op::Write,
+            Workload::RandRw if self.random() % 100 < READ_PERCENT => Op::Read,
+            Workload::RandRw => Op::Write,
+        };
+        (op, slot)
+    }
+
+    /// xorshift64*: one number in about a nanosecond.
+    #[inline]
+    fn random(&mut self) -> u64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    #[cold]
+    fn failed(&mut self, error: &spdk_bdev::BdevError) {
+        self.errors += 1;
+        if self.errors <= 10 {
+            tracing::error!(%error, "benchmark I/O failed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiny(device: &str, workload: Workload) -> Report {
+        let options = Options { device: device.to_owned(), io_size: 4096, queue_depth: 8, workload, seconds: 0.02, cores: vec![first_cpu()] };
+        run(&options).unwrap()
+    }
+
+    fn first_cpu() -> usize {
+        spdk_env::cpu::allowed().unwrap()[0]
+    }
+
+    #[test]
+    fn every_device_and_workload_runs_without_errors() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("bench.img");
+        std::fs::write(&path, vec![1; 4 << 20]).unwrap();
+        let file = format!("file:{}", path.display());
+        for workload in ["read", "write", "randread", "randwrite", "randrw"] {
+            for device in ["null", "malloc", &file] {
+                let report = tiny(device, workload.parse().unwrap());
+                assert!(report.iops > 0.0 && report.errors == 0, "{device} {workload}: {report:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_questions_are_refused() {
+        let ask = |device: &str, io_size| {
+            let options = Options { device: device.to_owned(), io_size, queue_depth: 1, workload: Workload::RandRead, seconds: 0.01, cores: vec![first_cpu()] };
+            run(&options).unwrap_err().to_string()
+        };
+        assert_eq!(ask("tape", 4096), "device `tape` is none of null, malloc, file:PATH");
+        assert_eq!(ask("null", 100), "--io-size 100 is not a multiple of the device's block size 512");
+        assert_eq!("sideways".parse::<Workload>().unwrap_err().to_string(), "workload `sideways` is none of read, write, randread, randwrite, randrw");
+    }
+}

@@ -1,0 +1,148 @@
+//! What does a message from one core to another cost? Throughput with a full mailbox, and the round trip of a single one.
+//!
+//! Comparable with `spdk_thread_send_msg` between two SPDK threads on two cores.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use spdk_env::Clock;
+use spdk_thread::{Period, PollResult, Poller, Thread, ThreadHandle};
+
+use crate::histogram::{Histogram, Latency};
+use crate::lane::Lanes;
+
+/// Messages sent in one turn of the sender, as SPDK's pollers would.
+const BURST: u32 = 64;
+
+/// What was measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// CPUs of sender and receiver.
+    pub cores: [usize; 2],
+    /// Messages that ran on the other core, per second.
+    pub messages_per_s: f64,
+    /// There and back again, one at a time.
+    pub round_trip_us: Latency,
+    /// Round trips measured.
+    pub round_trips: u64,
+}
+
+/// Runs both measurements, `seconds` each.
+pub fn run(seconds: f64) -> Result<Report> {
+    let cpus = spdk_env::cpu::allowed()?;
+    ensure!(cpus.len() >= 2, "messages between cores need two of them; this process may use {cpus:?}");
+    let cores = [cpus[0], cpus[1]];
+    let lanes = Lanes::start(&cores)?;
+    let messages_per_s = throughput(&lanes, seconds)?;
+    let histogram = ping_pong(&lanes, seconds)?;
+    lanes.stop()?;
+    let ns_per_tick = Clock::tsc().ticks_to_ns(1 << 30) as f64 / (1u64 << 30) as f64;
+    Ok(Report { cores, messages_per_s, round_trip_us: histogram.latency(ns_per_tick), round_trips: histogram.count() })
+}
+
+thread_local! {
+    /// Messages that ran on this OS thread: a counter that no other core touches.
+    static RECEIVED: Cell<u64> = const { Cell::new(0) };
+}
+
+fn throughput(lanes: &Lanes, seconds: f64) -> Result<f64> {
+    let (receiver, _) = lanes.run::<()>(1, |_, _| RECEIVED.set(0))?;
+    let (_, done) = lanes.run(0, move |thread, done| start_sender(thread, receiver, seconds, done))?;
+    let (elapsed_ns, received) = done.recv().context("the sender ended without a result")?;
+    Ok(received as f64 * 1e9 / elapsed_ns as f64)
+}
+
+/// Sends as fast as the mailbox takes them for `seconds`, then asks the receiver how many ran.
+fn start_sender(thread: &Thread, to: ThreadHandle, seconds: f64, done: mpsc::Sender<(u64, u64)>) {
+    let clock = Clock::tsc();
+    let start = clock.now();
+    let end = start + (seconds * 1e9) as u64;
+    let handle: Rc<RefCell<Option<Poller>>> = Rc::default();
+    let own = handle.clone();
+    let poller = thread.register_poller("bench_send", Period::EveryTurn, move |now| {
+        if now < end {
+            let sent = (0..BURST).take_while(|_| to.send(|_| RECEIVED.set(RECEIVED.get() + 1)).is_ok()).count();
+            return if sent > 0 { PollResult::Busy } else { PollResult::Idle };
+        }
+        let report = done.clone();
+        // FIFO: when this one runs, all the others have.
+        if to.send(move |_| drop(report.send((Clock::tsc().now() - start, RECEIVED.get())))).is_ok() {
+            own.borrow_mut().take();
+        }
+        PollResult::Busy
+    });
+    *handle.borrow_mut() = Some(poller);
+}
+
+/// What both sides of the ping-pong know.
+struct Match {
+    ping: ThreadHandle,
+    pong: ThreadHandle,
+    /// When the ball left; read again on the side that wrote it.
+    sent: AtomicU64,
+}
+
+fn ping_pong(lanes: &Lanes, seconds: f64) -> Result<Histogram> {
+    let (pong, _) = lanes.run::<()>(1, |_, _| {})?;
+    let (_, done) = lanes.run(0, move |thread, done| {
+        let clock = Clock::tsc();
+        let game = Arc::new(Match { ping: thread.handle(), pong, sent: AtomicU64::new(0) });
+        let end = clock.now() + (seconds * 1e9) as u64;
+        HISTORY.set(Some(History { clock, histogram: Histogram::default(), end, done }));
+        serve(&game, clock);
+    })?;
+    done.recv().context("the ping-pong ended without a result")
+}
+
+/// Lives on the serving side's OS thread.
+struct History {
+    clock: Clock,
+    histogram: Histogram,
+    end: u64,
+    done: mpsc::Sender<Histogram>,
+}
+
+thread_local! {
+    static HISTORY: RefCell<Option<History>> = const { RefCell::new(None) };
+}
+
+fn serve(game: &Arc<Match>, clock: Clock) {
+    game.sent.store(clock.raw(), Ordering::Relaxed);
+    let to = game.clone();
+    // One message is under way at a time: the mailbox is never full.
+    let _ = game.pong.send(move |_| return_ball(to));
+}
+
+fn return_ball(game: Arc<Match>) {
+    let to = game.clone();
+    let _ = game.ping.send(move |_| caught(&to));
+}
+
+fn caught(game: &Arc<Match>) {
+    HISTORY.with_borrow_mut(|history| {
+        let Some(running) = history else { return };
+        running.histogram.record(running.clock.raw() - game.sent.load(Ordering::Relaxed));
+        if running.clock.now() < running.end {
+            serve(game, running.clock);
+        } else if let Some(ended) = history.take() {
+            let _ = ended.done.send(ended.histogram);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn messages_run_and_come_back() {
+        if spdk_env::cpu::allowed().unwrap().len() < 2 {
+            assert!(super::run(0.01).unwrap_err().to_string().starts_with("messages between cores need two of them"));
+            return;
+        }
+        let report = super::run(0.05).unwrap();
+        assert!(report.messages_per_s > 0.0 && report.round_trips > 0, "{report:?}");
+    }
+}
