@@ -54,7 +54,9 @@ impl FromStr for Workload {
             "randread" => Workload::RandRead,
             "randwrite" => Workload::RandWrite,
             "randrw" => Workload::RandRw,
-            other => bail!("workload `{other}` is none of read, write, randread, randwrite, randrw"),
+            other => {
+                bail!("workload `{other}` is none of read, write, randread, randwrite, randrw")
+            }
         })
     }
 }
@@ -105,7 +107,11 @@ pub fn run(options: &Options) -> Result<Report> {
     let bdev = open(&options.device)?;
     let name = bdev.name().to_owned();
     registry.register(bdev)?;
-    let mode = if matches!(options.workload, Workload::Read | Workload::RandRead) { Mode::ReadOnly } else { Mode::ReadWrite };
+    let mode = if matches!(options.workload, Workload::Read | Workload::RandRead) {
+        Mode::ReadOnly
+    } else {
+        Mode::ReadWrite
+    };
     let descriptor = registry.open(&name, mode, "keel bench")?;
     check(options, &descriptor)?;
 
@@ -116,18 +122,31 @@ pub fn run(options: &Options) -> Result<Report> {
     for index in 0..options.cores.len() {
         let (options, descriptor) = (options.clone(), descriptor.clone());
         let seed = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index as u64 + 1);
-        results.push(lanes.run(index, move |thread, done| start_lane(thread, &options, &descriptor, seed, done))?.1);
+        results.push(
+            lanes
+                .run(index, move |thread, done| {
+                    start_lane(thread, &options, &descriptor, seed, done)
+                })?
+                .1,
+        );
     }
     let (mut histogram, mut errors, mut ns) = (Histogram::default(), 0, 0);
     for result in results {
-        let lane = result.recv().context("a lane ended without a result")?.map_err(|why| anyhow!(why))?;
+        let lane = result
+            .recv()
+            .context("a lane ended without a result")?
+            .map_err(|why| anyhow!(why))?;
         histogram.add(&lane.histogram);
         errors += lane.errors;
         ns = ns.max(lane.elapsed_ns);
     }
     let cpu = cpu_seconds() - cpu_before;
     lanes.stop()?;
-    let seconds = if ns > 0 { ns as f64 / 1e9 } else { started.elapsed().as_secs_f64() };
+    let seconds = if ns > 0 {
+        ns as f64 / 1e9
+    } else {
+        started.elapsed().as_secs_f64()
+    };
     let iops = histogram.count() as f64 / seconds;
     let ns_per_tick = Clock::tsc().ticks_to_ns(1 << 30) as f64 / (1u64 << 30) as f64;
     Ok(Report {
@@ -145,9 +164,22 @@ pub fn run(options: &Options) -> Result<Report> {
 
 fn open(device: &str) -> Result<Arc<dyn Bdev>> {
     Ok(match device.split_once(':') {
-        None if device == "null" => Arc::new(NullBdev::new("null", BLOCK, NULL_BYTES / u64::from(BLOCK))),
-        None if device == "malloc" => Arc::new(MallocBdev::new("malloc", BLOCK, MALLOC_BYTES / u64::from(BLOCK))?),
-        Some(("file", path)) => Arc::new(FileBdev::open("file", Path::new(path), &FileOptions { block_size: BLOCK, ..FileOptions::default() })?),
+        None if device == "null" => {
+            Arc::new(NullBdev::new("null", BLOCK, NULL_BYTES / u64::from(BLOCK)))
+        }
+        None if device == "malloc" => Arc::new(MallocBdev::new(
+            "malloc",
+            BLOCK,
+            MALLOC_BYTES / u64::from(BLOCK),
+        )?),
+        Some(("file", path)) => Arc::new(FileBdev::open(
+            "file",
+            Path::new(path),
+            &FileOptions {
+                block_size: BLOCK,
+                ..FileOptions::default()
+            },
+        )?),
         _ => bail!("device `{device}` is none of null, malloc, file:PATH"),
     })
 }
@@ -155,10 +187,22 @@ fn open(device: &str) -> Result<Arc<dyn Bdev>> {
 fn check(options: &Options, descriptor: &Descriptor) -> Result<()> {
     let geometry = descriptor.geometry();
     let block = u64::from(geometry.block_size);
-    ensure!(options.io_size > 0 && options.io_size.is_multiple_of(block), "--io-size {} is not a multiple of the device's block size {block}", options.io_size);
+    ensure!(
+        options.io_size > 0 && options.io_size.is_multiple_of(block),
+        "--io-size {} is not a multiple of the device's block size {block}",
+        options.io_size
+    );
     let blocks = options.io_size / block;
-    ensure!(blocks <= u64::from(geometry.max_io_blocks), "--io-size {} is more than the {} bytes that the device takes at once", options.io_size, u64::from(geometry.max_io_blocks) * block);
-    ensure!(geometry.num_blocks >= blocks, "the device is smaller than one I/O");
+    ensure!(
+        blocks <= u64::from(geometry.max_io_blocks),
+        "--io-size {} is more than the {} bytes that the device takes at once",
+        options.io_size,
+        u64::from(geometry.max_io_blocks) * block
+    );
+    ensure!(
+        geometry.num_blocks >= blocks,
+        "the device is smaller than one I/O"
+    );
     ensure!(!options.cores.is_empty(), "--cores names no core");
     Ok(())
 }
@@ -203,14 +247,24 @@ fn start_lane(thread: &Thread, options: &Options, descriptor: &Descriptor, seed:
     let handle: Rc<RefCell<Option<Poller>>> = Rc::default();
     let own = handle.clone();
     let poller = thread.register_poller("bench_bdev", Period::EveryTurn, move |_| {
-        let Some(running) = lane.as_mut() else { return PollResult::Idle };
+        let Some(running) = lane.as_mut() else {
+            return PollResult::Idle;
+        };
         let reaped = running.turn();
         if running.queue.in_flight() == 0 {
-            let lane = lane.take().map(|lane| LaneResult { elapsed_ns: lane.clock.now() - lane.started_ns, histogram: lane.histogram, errors: lane.errors });
+            let lane = lane.take().map(|lane| LaneResult {
+                elapsed_ns: lane.clock.now() - lane.started_ns,
+                histogram: lane.histogram,
+                errors: lane.errors,
+            });
             let _ = done.send(lane.ok_or_else(|| "no result".to_owned()));
             own.borrow_mut().take();
         }
-        if reaped > 0 { PollResult::Busy } else { PollResult::Idle }
+        if reaped > 0 {
+            PollResult::Busy
+        } else {
+            PollResult::Idle
+        }
     });
     *handle.borrow_mut() = Some(poller);
 }
@@ -282,7 +336,14 @@ impl Lane {
     fn submit(&mut self, number: u64, buf: DmaBuf, now: u64) {
         let (op, slot) = self.choose();
         self.submitted[number as usize] = now;
-        let request = Request { buf: Some(buf), lba: slot * u64::from(self.blocks), user: number, blocks: self.blocks, op, fua: false };
+        let request = Request {
+            buf: Some(buf),
+            lba: slot * u64::from(self.blocks),
+            user: number,
+            blocks: self.blocks,
+            op,
+            fua: false,
+        };
         if let Err(rejected) = self.queue.submit(request) {
             let (error, _) = rejected.into_error("bench");
             self.failed(&error);
@@ -293,7 +354,11 @@ impl Lane {
     fn choose(&mut self) -> (Op, u64) {
         let sequential = matches!(self.workload, Workload::Read | Workload::Write);
         let slot = if sequential {
-            self.next_slot = if self.next_slot + 1 < self.slots { self.next_slot + 1 } else { 0 };
+            self.next_slot = if self.next_slot + 1 < self.slots {
+                self.next_slot + 1
+            } else {
+                0
+            };
             self.next_slot
         } else {
             // The high half of a product maps a random number to a range without a division (Lemire).
@@ -302,8 +367,13 @@ impl Lane {
         let op = match self.workload {
             Workload::Read | Workload::RandRead => Op::Read,
             Workload::Write | Workload::RandWrite => Op::Write,
-            Workload::RandRw if self.random() % 100 < READ_PERCENT => Op::Read,
-            Workload::RandRw => Op::Write,
+            Workload::RandRw => {
+                if self.random() % 100 < READ_PERCENT {
+                    Op::Read
+                } else {
+                    Op::Write
+                }
+            }
         };
         (op, slot)
     }
@@ -331,7 +401,14 @@ mod tests {
     use super::*;
 
     fn tiny(device: &str, workload: Workload) -> Report {
-        let options = Options { device: device.to_owned(), io_size: 4096, queue_depth: 8, workload, seconds: 0.02, cores: vec![first_cpu()] };
+        let options = Options {
+            device: device.to_owned(),
+            io_size: 4096,
+            queue_depth: 8,
+            workload,
+            seconds: 0.02,
+            cores: vec![first_cpu()],
+        };
         run(&options).unwrap()
     }
 
@@ -348,7 +425,10 @@ mod tests {
         for workload in ["read", "write", "randread", "randwrite", "randrw"] {
             for device in ["null", "malloc", &file] {
                 let report = tiny(device, workload.parse().unwrap());
-                assert!(report.iops > 0.0 && report.errors == 0, "{device} {workload}: {report:?}");
+                assert!(
+                    report.iops > 0.0 && report.errors == 0,
+                    "{device} {workload}: {report:?}"
+                );
             }
         }
     }
@@ -356,11 +436,27 @@ mod tests {
     #[test]
     fn wrong_questions_are_refused() {
         let ask = |device: &str, io_size| {
-            let options = Options { device: device.to_owned(), io_size, queue_depth: 1, workload: Workload::RandRead, seconds: 0.01, cores: vec![first_cpu()] };
+            let options = Options {
+                device: device.to_owned(),
+                io_size,
+                queue_depth: 1,
+                workload: Workload::RandRead,
+                seconds: 0.01,
+                cores: vec![first_cpu()],
+            };
             run(&options).unwrap_err().to_string()
         };
-        assert_eq!(ask("tape", 4096), "device `tape` is none of null, malloc, file:PATH");
-        assert_eq!(ask("null", 100), "--io-size 100 is not a multiple of the device's block size 512");
-        assert_eq!("sideways".parse::<Workload>().unwrap_err().to_string(), "workload `sideways` is none of read, write, randread, randwrite, randrw");
+        assert_eq!(
+            ask("tape", 4096),
+            "device `tape` is none of null, malloc, file:PATH"
+        );
+        assert_eq!(
+            ask("null", 100),
+            "--io-size 100 is not a multiple of the device's block size 512"
+        );
+        assert_eq!(
+            "sideways".parse::<Workload>().unwrap_err().to_string(),
+            "workload `sideways` is none of read, write, randread, randwrite, randrw"
+        );
     }
 }

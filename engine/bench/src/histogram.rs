@@ -16,7 +16,11 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Histogram {
-        Histogram { counts: vec![0; SUB * RANGES].into_boxed_slice(), total: 0, sum: 0 }
+        Histogram {
+            counts: vec![0; SUB * RANGES].into_boxed_slice(),
+            total: 0,
+            sum: 0,
+        }
     }
 }
 
@@ -43,7 +47,11 @@ fn bucket(value: u64) -> usize {
 
 fn upper_bound(bucket: usize) -> u64 {
     let (range, sub) = ((bucket / SUB) as u32, (bucket % SUB) as u64);
-    if range == 0 { sub } else { ((sub + 1) << range) - 1 }
+    if range == 0 {
+        sub
+    } else {
+        ((sub + 1) << range) - 1
+    }
 }
 
 impl Histogram {
@@ -105,7 +113,10 @@ mod tests {
         for shift in 0..63 {
             for value in [1u64 << shift, (1 << shift) + 1, (1 << shift) * 2 - 1] {
                 let bound = upper_bound(bucket(value));
-                assert!(bound >= value && (bound - value) as f64 <= value as f64 / 31.0, "{value}: {bound}");
+                assert!(
+                    bound >= value && (bound - value) as f64 <= value as f64 / 31.0,
+                    "{value}: {bound}"
+                );
             }
         }
         assert_eq!(upper_bound(bucket(0)), 0);

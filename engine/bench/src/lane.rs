@@ -17,19 +17,36 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     pub(crate) fn start(cpus: &[usize]) -> Result<Lanes> {
-        let options = ReactorOptions { cpus: cpus.to_vec(), idle_latency_us: 0, pin: true, name_prefix: "bench".to_owned() };
-        Ok(Lanes { set: ReactorSet::start(&options).context("the benchmark's reactors do not start")? })
+        let options = ReactorOptions {
+            cpus: cpus.to_vec(),
+            idle_latency_us: 0,
+            pin: true,
+            name_prefix: "bench".to_owned(),
+        };
+        Ok(Lanes {
+            set: ReactorSet::start(&options).context("the benchmark's reactors do not start")?,
+        })
     }
 
     /// Runs `init` on a new thread of reactor `index`. What it sends is the result.
-    pub(crate) fn run<T: Send + 'static>(&self, index: usize, init: impl FnOnce(&Thread, mpsc::Sender<T>) + Send + 'static) -> Result<(ThreadHandle, mpsc::Receiver<T>)> {
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        index: usize,
+        init: impl FnOnce(&Thread, mpsc::Sender<T>) + Send + 'static,
+    ) -> Result<(ThreadHandle, mpsc::Receiver<T>)> {
         let (sender, receiver) = mpsc::channel();
-        let handle = self.set.reactors()[index].spawn_thread("bench", ThreadOptions::default(), move |thread| init(thread, sender))?;
+        let handle = self.set.reactors()[index].spawn_thread(
+            "bench",
+            ThreadOptions::default(),
+            move |thread| init(thread, sender),
+        )?;
         Ok((handle, receiver))
     }
 
     pub(crate) fn stop(mut self) -> Result<()> {
-        self.set.shutdown(STOP).map_err(|held| anyhow!("the benchmark does not end: {held}"))
+        self.set
+            .shutdown(STOP)
+            .map_err(|held| anyhow!("the benchmark does not end: {held}"))
     }
 }
 

@@ -34,14 +34,22 @@ pub struct Report {
 /// Runs both measurements, `seconds` each.
 pub fn run(seconds: f64) -> Result<Report> {
     let cpus = spdk_env::cpu::allowed()?;
-    ensure!(cpus.len() >= 2, "messages between cores need two of them; this process may use {cpus:?}");
+    ensure!(
+        cpus.len() >= 2,
+        "messages between cores need two of them; this process may use {cpus:?}"
+    );
     let cores = [cpus[0], cpus[1]];
     let lanes = Lanes::start(&cores)?;
     let messages_per_s = throughput(&lanes, seconds)?;
     let histogram = ping_pong(&lanes, seconds)?;
     lanes.stop()?;
     let ns_per_tick = Clock::tsc().ticks_to_ns(1 << 30) as f64 / (1u64 << 30) as f64;
-    Ok(Report { cores, messages_per_s, round_trip_us: histogram.latency(ns_per_tick), round_trips: histogram.count() })
+    Ok(Report {
+        cores,
+        messages_per_s,
+        round_trip_us: histogram.latency(ns_per_tick),
+        round_trips: histogram.count(),
+    })
 }
 
 thread_local! {
@@ -51,7 +59,9 @@ thread_local! {
 
 fn throughput(lanes: &Lanes, seconds: f64) -> Result<f64> {
     let (receiver, _) = lanes.run::<()>(1, |_, _| RECEIVED.set(0))?;
-    let (_, done) = lanes.run(0, move |thread, done| start_sender(thread, receiver, seconds, done))?;
+    let (_, done) = lanes.run(0, move |thread, done| {
+        start_sender(thread, receiver, seconds, done)
+    })?;
     let (elapsed_ns, received) = done.recv().context("the sender ended without a result")?;
     Ok(received as f64 * 1e9 / elapsed_ns as f64)
 }
@@ -65,12 +75,23 @@ fn start_sender(thread: &Thread, to: ThreadHandle, seconds: f64, done: mpsc::Sen
     let own = handle.clone();
     let poller = thread.register_poller("bench_send", Period::EveryTurn, move |now| {
         if now < end {
-            let sent = (0..BURST).take_while(|_| to.send(|_| RECEIVED.set(RECEIVED.get() + 1)).is_ok()).count();
-            return if sent > 0 { PollResult::Busy } else { PollResult::Idle };
+            let sent = (0..BURST)
+                .take_while(|_| to.send(|_| RECEIVED.set(RECEIVED.get() + 1)).is_ok())
+                .count();
+            return if sent > 0 {
+                PollResult::Busy
+            } else {
+                PollResult::Idle
+            };
         }
         let report = done.clone();
         // FIFO: when this one runs, all the others have.
-        if to.send(move |_| drop(report.send((Clock::tsc().now() - start, RECEIVED.get())))).is_ok() {
+        if to
+            .send(move |_| {
+                let _ = report.send((Clock::tsc().now() - start, RECEIVED.get()));
+            })
+            .is_ok()
+        {
             own.borrow_mut().take();
         }
         PollResult::Busy
@@ -90,9 +111,18 @@ fn ping_pong(lanes: &Lanes, seconds: f64) -> Result<Histogram> {
     let (pong, _) = lanes.run::<()>(1, |_, _| {})?;
     let (_, done) = lanes.run(0, move |thread, done| {
         let clock = Clock::tsc();
-        let game = Arc::new(Match { ping: thread.handle(), pong, sent: AtomicU64::new(0) });
+        let game = Arc::new(Match {
+            ping: thread.handle(),
+            pong,
+            sent: AtomicU64::new(0),
+        });
         let end = clock.now() + (seconds * 1e9) as u64;
-        HISTORY.set(Some(History { clock, histogram: Histogram::default(), end, done }));
+        HISTORY.set(Some(History {
+            clock,
+            histogram: Histogram::default(),
+            end,
+            done,
+        }));
         serve(&game, clock);
     })?;
     done.recv().context("the ping-pong ended without a result")
@@ -125,7 +155,9 @@ fn return_ball(game: Arc<Match>) {
 fn caught(game: &Arc<Match>) {
     HISTORY.with_borrow_mut(|history| {
         let Some(running) = history else { return };
-        running.histogram.record(running.clock.raw() - game.sent.load(Ordering::Relaxed));
+        running
+            .histogram
+            .record(running.clock.raw() - game.sent.load(Ordering::Relaxed));
         if running.clock.now() < running.end {
             serve(game, running.clock);
         } else if let Some(ended) = history.take() {
@@ -139,10 +171,18 @@ mod tests {
     #[test]
     fn messages_run_and_come_back() {
         if spdk_env::cpu::allowed().unwrap().len() < 2 {
-            assert!(super::run(0.01).unwrap_err().to_string().starts_with("messages between cores need two of them"));
+            assert!(
+                super::run(0.01)
+                    .unwrap_err()
+                    .to_string()
+                    .starts_with("messages between cores need two of them")
+            );
             return;
         }
         let report = super::run(0.05).unwrap();
-        assert!(report.messages_per_s > 0.0 && report.round_trips > 0, "{report:?}");
+        assert!(
+            report.messages_per_s > 0.0 && report.round_trips > 0,
+            "{report:?}"
+        );
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Comparable with Argobots: `ABT_thread_create` + `ABT_thread_join`, `ABT_thread_yield`.
 
-use std::rc::Rc;
 use std::cell::Cell;
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -42,7 +42,9 @@ pub fn run(seconds: f64) -> Result<Report> {
         // The benchmark's own first task: far below the thread's limit.
         drop(spawned);
     })?;
-    let report = done.recv().context("the benchmark's ULT ended without a result")?;
+    let report = done
+        .recv()
+        .context("the benchmark's ULT ended without a result")?;
     lanes.stop()?;
     report
 }
@@ -91,6 +93,9 @@ mod tests {
     #[test]
     fn ults_run_and_yield() {
         let report = super::run(0.01).unwrap();
-        assert!(report.ults >= 1000 && report.yields >= 100_000, "{report:?}");
+        assert!(
+            report.ults >= 1000 && report.yields >= 100_000,
+            "{report:?}"
+        );
     }
 }
