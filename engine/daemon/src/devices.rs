@@ -1,0 +1,75 @@
+//! The configured block devices, opened and dealt out to the targets.
+
+use std::sync::Arc;
+
+use bdev_file::{FileBdev, FileOptions};
+use bdev_malloc::MallocBdev;
+use bdev_null::NullBdev;
+use engine_config::{Backing, Config, Device};
+use spdk_bdev::{Bdev, Descriptor, Mode, Registry};
+
+use crate::error::BootError;
+
+/// One target's part of its device.
+#[derive(Clone)]
+pub(crate) struct Share {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) first_block: u64,
+    pub(crate) num_blocks: u64,
+}
+
+/// All devices, and the share of each target by its number.
+pub(crate) struct Devices {
+    pub(crate) registry: Registry,
+    pub(crate) shares: Vec<Share>,
+    /// Path of each device of the registry's list, empty where it has none.
+    pub(crate) paths: Vec<(String, String)>,
+}
+
+impl Devices {
+    /// Opens and locks every device; on an error those already open are closed.
+    pub(crate) fn open(config: &Config) -> Result<Devices, BootError> {
+        let registry = Registry::new();
+        let mut descriptors = Vec::with_capacity(config.device.len());
+        let mut paths = Vec::with_capacity(config.device.len());
+        for device in &config.device {
+            let bdev = open(device)?;
+            let path = device.path.as_ref().filter(|_| bdev.driver() == "file");
+            paths.push((device.name.clone(), path.map(|p| p.display().to_string()).unwrap_or_default()));
+            registry.register(bdev).map_err(BootError::cannot_use)?;
+            descriptors.push(registry.open(&device.name, Mode::ReadWrite, "targets").map_err(BootError::cannot_use)?);
+        }
+        let shares = config
+            .placements()
+            .iter()
+            .map(|placement| {
+                let descriptor = descriptors[placement.device].clone();
+                let geometry = descriptor.geometry();
+                let bytes = placement.bytes(geometry.bytes());
+                let block = u64::from(geometry.block_size);
+                Share { descriptor, first_block: bytes.start / block, num_blocks: (bytes.end - bytes.start) / block }
+            })
+            .collect();
+        Ok(Devices { registry, shares, paths })
+    }
+
+    /// The targets that have a share of the device.
+    pub(crate) fn targets_of(&self, device: &str) -> Vec<u32> {
+        let on_it = self.shares.iter().enumerate().filter(|(_, share)| share.descriptor.name() == device);
+        on_it.map(|(target, _)| target as u32).collect()
+    }
+}
+
+fn open(device: &Device) -> Result<Arc<dyn Bdev>, BootError> {
+    let block = device.block_size;
+    let blocks = |bytes: u64| bytes / u64::from(block);
+    let backing = device.backing().ok_or_else(|| BootError::config(format!("device `{}` lacks a path or a size", device.name)))?;
+    Ok(match backing {
+        Backing::File { path, create } => {
+            let options = FileOptions { block_size: block, create_size: create.map(|size| size.0), ..FileOptions::default() };
+            Arc::new(FileBdev::open(&device.name, path, &options).map_err(BootError::cannot_use)?)
+        }
+        Backing::Malloc { size } => Arc::new(MallocBdev::new(&device.name, block, blocks(size.0)).map_err(BootError::system)?),
+        Backing::Null { size } => Arc::new(NullBdev::new(&device.name, block, blocks(size.0))),
+    })
+}

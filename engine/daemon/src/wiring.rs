@@ -1,0 +1,80 @@
+//! From the configuration to each crate's options: the only place that knows both.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use engine_config::{Config, LogFormat, Machine, Provider};
+use engine_loader::SearchPath;
+use engine_rpc::BulkClass;
+use engine_telemetry::log::{Format, LogOptions};
+use engine_xstream::{Core, LayoutOptions};
+use spdk_env::cpu::Topology;
+use spdk_reactor::ReactorOptions;
+
+/// What the configuration is checked against.
+pub(crate) fn machine(topology: &Topology) -> Machine {
+    let mut nodes: BTreeMap<u32, u32> = BTreeMap::new();
+    let cores = Core::of(topology);
+    for core in &cores {
+        *nodes.entry(core.node as u32).or_default() += 1;
+    }
+    Machine::host(cores.len() as u32, nodes, vec![Provider::Native])
+}
+
+pub(crate) fn log(config: &Config) -> LogOptions {
+    let format = match config.telemetry.log_format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    LogOptions { format, mask: config.telemetry.log_mask.clone(), file: config.telemetry.log_file.clone() }
+}
+
+pub(crate) fn layout(config: &Config) -> LayoutOptions {
+    let engine = &config.engine;
+    LayoutOptions {
+        targets: engine.targets,
+        helpers: engine.helpers,
+        first_core: engine.first_core.map(|core| core as usize),
+        numa_node: engine.numa_node.map(|node| node as usize),
+        oversubscribe: engine.oversubscribe,
+    }
+}
+
+pub(crate) fn reactors(config: &Config, cpus: Vec<usize>) -> ReactorOptions {
+    ReactorOptions { cpus, idle_latency_us: config.engine.idle_latency_us.into(), pin: true, name_prefix: "keel_reactor".to_owned() }
+}
+
+pub(crate) fn module_path(config: &Config) -> SearchPath {
+    let exe = std::env::current_exe().unwrap_or_default();
+    let own = Machine::module_dirs_of(exe.parent().unwrap_or(&PathBuf::new()));
+    SearchPath::new(config.modules.path.iter().cloned().chain(own))
+}
+
+pub(crate) fn drpc(config: &Config) -> engine_drpc::Options {
+    let drpc = &config.drpc;
+    engine_drpc::Options {
+        max_sessions: drpc.max_sessions as usize,
+        max_in_flight: drpc.max_in_flight as usize,
+        max_message: drpc.max_message.0 as usize,
+        allow_uids: drpc.allow_uids.clone(),
+        ..engine_drpc::Options::default()
+    }
+}
+
+/// Bytes of one bulk buffer of the configuration: the largest bulk that a request may carry.
+const BULK_BUFFER: usize = 4 << 20;
+/// Objects travel in pieces of this size.
+const PIECE: usize = 1 << 20;
+
+pub(crate) fn rpc(config: &Config) -> engine_rpc::Options {
+    let rpc = &config.rpc;
+    // The configured memory goes mostly to buffers of one piece; a quarter stays for requests up to the limit.
+    let large = (rpc.bulk_buffers as usize / 4).max(1);
+    let pieces = (rpc.bulk_buffers as usize - large) * (BULK_BUFFER / PIECE);
+    engine_rpc::Options {
+        max_connections: rpc.max_connections as usize,
+        max_in_flight_per_connection: rpc.max_in_flight as usize,
+        bulk: vec![BulkClass { buffer_len: PIECE, count: pieces }, BulkClass { buffer_len: BULK_BUFFER, count: large }],
+        ..engine_rpc::Options::default()
+    }
+}
