@@ -1,3 +1,33 @@
-//! keel-engine: the daemon.
+//! `keel-engine`: the daemon.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod boot;
+mod cli;
+mod control;
+mod devices;
+mod error;
+mod events;
+mod identity;
+mod phases;
+mod report;
+mod state;
+mod stop;
+mod wiring;
+
+/// What could not be logged, because logging is not up or not at all.
+#[expect(clippy::print_stderr, reason = "a daemon that does not start says so on the standard error")]
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let mut booted = match boot::boot(&cli) {
+        Ok(booted) => booted,
+        Err(error) => {
+            eprintln!("keel-engine: {}", error.what);
+            return error.exit.into();
+        }
+    };
+    booted.wait();
+    booted.stop()
+}
