@@ -10,6 +10,7 @@ mod endpoint;
 mod error;
 mod output;
 mod progress;
+mod store;
 
 use cli::{Cli, Format};
 use error::CliError;
