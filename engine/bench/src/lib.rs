@@ -8,11 +8,13 @@
 //! | [`bdev`] | I/Os per second of a block device, through the channel that modules use |
 //! | [`message`] | messages from one core to another: throughput, ping-pong |
 //! | [`ult`] | creating, running and joining an async ULT; yielding |
+//! | [`tls`] | reading a value of per-xstream storage |
 
 pub mod bdev;
 mod histogram;
 mod lane;
 pub mod message;
+pub mod tls;
 pub mod ult;
 
 pub use histogram::{Histogram, Latency};
