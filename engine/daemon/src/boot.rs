@@ -53,9 +53,13 @@ pub(crate) struct Booted {
 /// Starts everything that the command line asks for.
 pub(crate) fn boot(cli: &Cli) -> Result<Booted, BootError> {
     let mut phases = Phases::new();
-    let topology = phases.run("topology", Topology::discover).map_err(BootError::system)?;
+    let topology = phases
+        .run("topology", Topology::discover)
+        .map_err(BootError::system)?;
     let config = phases.run("config", || configuration(cli, &topology))?;
-    let log = phases.run("log", || engine_telemetry::log::init(&wiring::log(&config))).map_err(BootError::system)?;
+    let log = phases
+        .run("log", || engine_telemetry::log::init(&wiring::log(&config)))
+        .map_err(BootError::system)?;
     let result = start(config, &topology, log.clone(), phases);
     if result.is_err() {
         // The lines that explain it are worth more than the wait.
@@ -69,29 +73,76 @@ fn configuration(cli: &Cli, topology: &Topology) -> Result<Config, BootError> {
     for set in &cli.sets {
         document.apply_set(set);
     }
-    document.finish(Some(&wiring::machine(topology))).map_err(BootError::config)
+    document
+        .finish(Some(&wiring::machine(topology)))
+        .map_err(BootError::config)
 }
 
-fn start(config: Config, topology: &Topology, log: LogControl, mut phases: Phases) -> Result<Booted, BootError> {
+fn start(
+    config: Config,
+    topology: &Topology,
+    log: LogControl,
+    mut phases: Phases,
+) -> Result<Booted, BootError> {
     engine_telemetry::install();
-    let (sender, events) = phases.run("signals", Events::start).map_err(BootError::system)?;
-    let identity = phases.run("storage directory", || Identity::open(&config.engine.storage_dir)).map_err(BootError::cannot_use)?;
-    let layout = phases.run("layout", || Layout::compute(&wiring::layout(&config), &Core::of(topology))).map_err(BootError::config)?;
+    let (sender, events) = phases
+        .run("signals", Events::start)
+        .map_err(BootError::system)?;
+    let identity = phases
+        .run("storage directory", || {
+            Identity::open(&config.engine.storage_dir)
+        })
+        .map_err(BootError::cannot_use)?;
+    let layout = phases
+        .run("layout", || {
+            Layout::compute(&wiring::layout(&config), &Core::of(topology))
+        })
+        .map_err(BootError::config)?;
     let devices = phases.run("devices", || Devices::open(&config))?;
-    let mut modules = phases.run("module load", || Modules::load(&config.modules.load, &wiring::module_path(&config))).map_err(BootError::config)?;
+    let mut modules = phases
+        .run("module load", || {
+            Modules::load(&config.modules.load, &wiring::module_path(&config))
+        })
+        .map_err(BootError::config)?;
 
-    let entries = modules.iter().map(|(m, _)| ModuleEntry { info: m.info().clone(), path: m.path().display().to_string() });
+    let entries = modules.iter().map(|(m, _)| ModuleEntry {
+        info: m.info().clone(),
+        path: m.path().display().to_string(),
+    });
     let (uuid, started) = (identity.uuid, phases.started());
-    let parts = Parts { config, uuid, started, events: sender, log: log.clone(), devices, modules: entries.collect() };
+    let parts = Parts {
+        config,
+        uuid,
+        started,
+        events: sender,
+        log: log.clone(),
+        devices,
+        modules: entries.collect(),
+    };
     let engine = Engine::new(parts);
 
     let registries = Registries::default();
-    let host = phases.run("host", || host(&engine, &registries)).map_err(BootError::system)?;
-    phases.run("module init", || modules.init(&host)).map_err(|error| BootError::config(format!("{error}\n  cure: {}", error.cure())))?;
+    let host = phases
+        .run("host", || host(&engine, &registries))
+        .map_err(BootError::system)?;
+    phases
+        .run("module init", || modules.init(&host))
+        .map_err(|error| BootError::config(format!("{error}\n  cure: {}", error.cure())))?;
 
     // From here on a failure has something to stop.
-    let mut booted =
-        Booted { engine, events, log, host, modules, xstreams: None, drpc: None, rpc: None, metrics: None, announcement: None, _identity: identity };
+    let mut booted = Booted {
+        engine,
+        events,
+        log,
+        host,
+        modules,
+        xstreams: None,
+        drpc: None,
+        rpc: None,
+        metrics: None,
+        announcement: None,
+        _identity: identity,
+    };
     let served = serve(&mut booted, layout, &registries, &mut phases);
     let _ = booted.engine.phases.set(phases.into_list());
     match served {
@@ -115,7 +166,12 @@ fn host(engine: &Arc<Engine>, registries: &Registries) -> Result<Host, engine_ho
     let known = Arc::new(OnceLock::new());
     let _ = known.set(engine.clone());
     let control = Arc::new(EngineControl(known));
-    let mut options = HostOptions::new(registries.keys.clone(), registries.rpc.clone(), registries.drpc.clone(), control);
+    let mut options = HostOptions::new(
+        registries.keys.clone(),
+        registries.rpc.clone(),
+        registries.drpc.clone(),
+        control,
+    );
     options.targets = engine.config.engine.targets;
     options.shares = engine
         .devices
@@ -134,23 +190,59 @@ fn host(engine: &Arc<Engine>, registries: &Registries) -> Result<Host, engine_ho
     Host::new(options)
 }
 
-fn serve(booted: &mut Booted, layout: Layout, registries: &Registries, phases: &mut Phases) -> Result<(), BootError> {
+fn serve(
+    booted: &mut Booted,
+    layout: Layout,
+    registries: &Registries,
+    phases: &mut Phases,
+) -> Result<(), BootError> {
     let engine = booted.engine.clone();
     let config = &engine.config;
-    let reactors = phases.run("reactors", || ReactorSet::start(&wiring::reactors(config, layout.cpus()))).map_err(BootError::system)?;
+    let reactors = phases
+        .run("reactors", || {
+            ReactorSet::start(&wiring::reactors(config, layout.cpus()))
+        })
+        .map_err(BootError::system)?;
     let handles = reactors.reactors().to_vec();
-    let set = phases.run("xstreams", || XstreamSet::start(layout, reactors, &registries.keys, &StartOptions::default())).map_err(BootError::software)?;
+    let set = phases
+        .run("xstreams", || {
+            XstreamSet::start(layout, reactors, &registries.keys, &StartOptions::default())
+        })
+        .map_err(BootError::software)?;
     let xstreams = set.xstreams().clone();
     booted.xstreams = Some(set);
 
-    let rpc = phases.run("rpc", || RpcServer::start(&xstreams, registries.rpc.clone(), Some(config.rpc.listen), wiring::rpc(config))).map_err(BootError::cannot_use)?;
+    let rpc = phases
+        .run("rpc", || {
+            RpcServer::start(
+                &xstreams,
+                registries.rpc.clone(),
+                Some(config.rpc.listen),
+                wiring::rpc(config),
+            )
+        })
+        .map_err(BootError::cannot_use)?;
     let rpc_address = rpc.addr().map(|addr| addr.to_string()).unwrap_or_default();
     booted.rpc = Some(rpc);
     if let Some(address) = config.telemetry.metrics_listen {
-        booted.metrics = Some(phases.run("metrics", || engine_telemetry::serve_http(address)).map_err(BootError::cannot_use)?);
+        booted.metrics = Some(
+            phases
+                .run("metrics", || engine_telemetry::serve_http(address))
+                .map_err(BootError::cannot_use)?,
+        );
     }
-    let metrics_address = booted.metrics.as_ref().map(|metrics| metrics.addr().to_string()).unwrap_or_default();
-    let running = Running { xstreams: xstreams.clone(), reactors: handles, host: booted.host.clone(), rpc_address, metrics_address };
+    let metrics_address = booted
+        .metrics
+        .as_ref()
+        .map(|metrics| metrics.addr().to_string())
+        .unwrap_or_default();
+    let running = Running {
+        xstreams: xstreams.clone(),
+        reactors: handles,
+        host: booted.host.clone(),
+        rpc_address,
+        metrics_address,
+    };
     let _ = engine.running.set(running);
     engine.set_state(State::AwaitingSetup);
 
@@ -163,11 +255,26 @@ fn serve(booted: &mut Booted, layout: Layout, registries: &Registries, phases: &
     }
 }
 
-fn listen(config: &Config, registries: &Registries, xstreams: &engine_xstream::Xstreams) -> Result<DrpcService, BootError> {
-    if let Some(folder) = config.drpc.socket.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|e| BootError::cannot_use(format!("{}: {e}", folder.display())))?;
+fn listen(
+    config: &Config,
+    registries: &Registries,
+    xstreams: &engine_xstream::Xstreams,
+) -> Result<DrpcService, BootError> {
+    if let Some(folder) = config
+        .drpc
+        .socket
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
+        std::fs::create_dir_all(folder)
+            .map_err(|e| BootError::cannot_use(format!("{}: {e}", folder.display())))?;
     }
-    let server = DrpcServer::bind(&config.drpc.socket, registries.drpc.clone(), wiring::drpc(config)).map_err(BootError::cannot_use)?;
+    let server = DrpcServer::bind(
+        &config.drpc.socket,
+        registries.drpc.clone(),
+        wiring::drpc(config),
+    )
+    .map_err(BootError::cannot_use)?;
     engine_drpc::install(server, xstreams.system()).map_err(BootError::software)
 }
 
@@ -185,23 +292,36 @@ fn announce(config: &Config) -> Option<Announcement> {
 fn notify(engine: &Engine, socket: &std::path::Path) -> Result<(), BootError> {
     let running = engine.running.get();
     let request = NotifyReadyReq {
-        uri: running.map(|r| format!("tcp://{}", r.rpc_address)).unwrap_or_default(),
+        uri: running
+            .map(|r| format!("tcp://{}", r.rpc_address))
+            .unwrap_or_default(),
         nctxs: 1 + engine.config.engine.targets,
         drpc_listener_sock: engine.config.drpc.socket.display().to_string(),
         ntgts: engine.config.engine.targets,
-        incarnation: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64),
+        incarnation: std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos() as u64),
         ..NotifyReadyReq::default()
     };
     ControlServer::new(socket, Some(NOTIFY_TIMEOUT))
         .notify_ready(&request)
-        .map_err(|error| BootError::cannot_use(format!("the control server at {} does not hear us: {error}", socket.display())))?;
+        .map_err(|error| {
+            BootError::cannot_use(format!(
+                "the control server at {} does not hear us: {error}",
+                socket.display()
+            ))
+        })?;
     tracing::info!(control_server = %socket.display(), "waiting for SET_UP");
     Ok(())
 }
 
 fn set_up_now(engine: &Arc<Engine>, xstreams: &engine_xstream::Xstreams) -> Result<(), BootError> {
     let own = engine.clone();
-    let done = xstreams.system().execute_blocking("set up", SETUP_DEADLINE, move |_| async move { set_up(&own).await });
+    let done = xstreams
+        .system()
+        .execute_blocking("set up", SETUP_DEADLINE, move |_| async move {
+            set_up(&own).await
+        });
     // A module that failed is in the log and in `keel modules`; the engine stays, so that SET_UP can be sent again.
     done.map(|_| ()).map_err(BootError::software)
 }

@@ -23,7 +23,12 @@ impl Control for EngineControl {
         Box::pin(async move {
             // Modules cannot ask before the start-up has put the engine together.
             let engine = engine.ok_or(Der::UNINIT)?;
-            answer(&engine, i32::try_from(method).map_err(|_| Der::NOSYS)?, &body).await
+            answer(
+                &engine,
+                i32::try_from(method).map_err(|_| Der::NOSYS)?,
+                &body,
+            )
+            .await
         })
     }
 }
@@ -33,7 +38,11 @@ async fn answer(engine: &Arc<Engine>, method: i32, body: &[u8]) -> Result<Vec<u8
         methods::ENGINE_STATUS => report::status(engine).await.encode_to_vec(),
         methods::ENGINE_READY => {
             let state = engine.state();
-            keel::EngineReady { ready: state == State::Ready, state: state.as_str().to_owned() }.encode_to_vec()
+            keel::EngineReady {
+                ready: state == State::Ready,
+                state: state.as_str().to_owned(),
+            }
+            .encode_to_vec()
         }
         methods::ENGINE_SHUTDOWN => {
             let _: keel::ShutdownReq = decode(body)?;
@@ -44,8 +53,13 @@ async fn answer(engine: &Arc<Engine>, method: i32, body: &[u8]) -> Result<Vec<u8
         methods::METRICS => metrics(engine).await.encode_to_vec(),
         methods::DEVICES => report::devices(engine).encode_to_vec(),
         methods::TASKS => tasks(engine).await.encode_to_vec(),
-        methods::LOG_SET_MASK => set_mask(engine, &decode::<keel::LogSetMaskReq>(body)?.mask).encode_to_vec(),
-        methods::CONFIG_EFFECTIVE => keel::ConfigEffective { toml: engine.config.effective_toml() }.encode_to_vec(),
+        methods::LOG_SET_MASK => {
+            set_mask(engine, &decode::<keel::LogSetMaskReq>(body)?.mask).encode_to_vec()
+        }
+        methods::CONFIG_EFFECTIVE => keel::ConfigEffective {
+            toml: engine.config.effective_toml(),
+        }
+        .encode_to_vec(),
         methods::SET_RANK => daos(set_rank(engine, decode::<SetRankReq>(body)?.rank)),
         methods::SET_UP => daos(set_up(engine).await),
         methods::PREP_SHUTDOWN => {
@@ -62,7 +76,10 @@ fn decode<T: Message + Default>(body: &[u8]) -> Result<T, Der> {
 }
 
 fn daos(result: Result<(), Der>) -> Vec<u8> {
-    DaosResp { status: Der::rc(result) }.encode_to_vec()
+    DaosResp {
+        status: Der::rc(result),
+    }
+    .encode_to_vec()
 }
 
 fn set_rank(engine: &Engine, rank: u32) -> Result<(), Der> {
@@ -76,7 +93,11 @@ fn set_rank(engine: &Engine, rank: u32) -> Result<(), Der> {
         }
         same if same == rank => Ok(()),
         other => {
-            tracing::error!(rank, other, "SET_RANK refused: this engine has another rank already");
+            tracing::error!(
+                rank,
+                other,
+                "SET_RANK refused: this engine has another rank already"
+            );
             Err(Der::ALREADY)
         }
     }
@@ -98,7 +119,9 @@ pub(crate) async fn set_up(engine: &Arc<Engine>) -> Result<(), Der> {
     engine.setting_up.store(false, Ordering::Release);
     match result {
         Ok(()) => {
-            let _ = engine.ready_ms.set(engine.started.elapsed().as_millis() as u64);
+            let _ = engine
+                .ready_ms
+                .set(engine.started.elapsed().as_millis() as u64);
             engine.set_state(State::Ready);
             report::say_ready(engine);
             Ok(())
@@ -115,7 +138,9 @@ async fn metrics(engine: &Engine) -> keel::Metrics {
     if let Some(running) = engine.running.get() {
         running.xstreams.refresh_metrics().await;
     }
-    keel::Metrics { text: engine_telemetry::render() }
+    keel::Metrics {
+        text: engine_telemetry::render(),
+    }
 }
 
 async fn tasks(engine: &Engine) -> keel::Tasks {
@@ -126,9 +151,21 @@ async fn tasks(engine: &Engine) -> keel::Tasks {
 }
 
 fn set_mask(engine: &Engine, mask: &str) -> keel::LogSetMaskResp {
-    let wanted = if mask.is_empty() { engine.config.telemetry.log_mask.as_str() } else { mask };
+    let wanted = if mask.is_empty() {
+        engine.config.telemetry.log_mask.as_str()
+    } else {
+        mask
+    };
     match engine.log.set_mask(wanted) {
-        Ok(()) => keel::LogSetMaskResp { status: 0, error: String::new(), mask: engine.log.mask() },
-        Err(error) => keel::LogSetMaskResp { status: Der::INVAL.neg(), error: error.to_string(), mask: engine.log.mask() },
+        Ok(()) => keel::LogSetMaskResp {
+            status: 0,
+            error: String::new(),
+            mask: engine.log.mask(),
+        },
+        Err(error) => keel::LogSetMaskResp {
+            status: Der::INVAL.neg(),
+            error: error.to_string(),
+            mask: engine.log.mask(),
+        },
     }
 }

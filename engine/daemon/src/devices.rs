@@ -35,9 +35,16 @@ impl Devices {
         for device in &config.device {
             let bdev = open(device)?;
             let path = device.path.as_ref().filter(|_| bdev.driver() == "file");
-            paths.push((device.name.clone(), path.map(|p| p.display().to_string()).unwrap_or_default()));
+            paths.push((
+                device.name.clone(),
+                path.map(|p| p.display().to_string()).unwrap_or_default(),
+            ));
             registry.register(bdev).map_err(BootError::cannot_use)?;
-            descriptors.push(registry.open(&device.name, Mode::ReadWrite, "targets").map_err(BootError::cannot_use)?);
+            descriptors.push(
+                registry
+                    .open(&device.name, Mode::ReadWrite, "targets")
+                    .map_err(BootError::cannot_use)?,
+            );
         }
         let shares = config
             .placements()
@@ -47,15 +54,27 @@ impl Devices {
                 let geometry = descriptor.geometry();
                 let bytes = placement.bytes(geometry.bytes());
                 let block = u64::from(geometry.block_size);
-                Share { descriptor, first_block: bytes.start / block, num_blocks: (bytes.end - bytes.start) / block }
+                Share {
+                    descriptor,
+                    first_block: bytes.start / block,
+                    num_blocks: (bytes.end - bytes.start) / block,
+                }
             })
             .collect();
-        Ok(Devices { registry, shares, paths })
+        Ok(Devices {
+            registry,
+            shares,
+            paths,
+        })
     }
 
     /// The targets that have a share of the device.
     pub(crate) fn targets_of(&self, device: &str) -> Vec<u32> {
-        let on_it = self.shares.iter().enumerate().filter(|(_, share)| share.descriptor.name() == device);
+        let on_it = self
+            .shares
+            .iter()
+            .enumerate()
+            .filter(|(_, share)| share.descriptor.name() == device);
         on_it.map(|(target, _)| target as u32).collect()
     }
 }
@@ -63,13 +82,21 @@ impl Devices {
 fn open(device: &Device) -> Result<Arc<dyn Bdev>, BootError> {
     let block = device.block_size;
     let blocks = |bytes: u64| bytes / u64::from(block);
-    let backing = device.backing().ok_or_else(|| BootError::config(format!("device `{}` lacks a path or a size", device.name)))?;
+    let backing = device.backing().ok_or_else(|| {
+        BootError::config(format!("device `{}` lacks a path or a size", device.name))
+    })?;
     Ok(match backing {
         Backing::File { path, create } => {
-            let options = FileOptions { block_size: block, create_size: create.map(|size| size.0), ..FileOptions::default() };
+            let options = FileOptions {
+                block_size: block,
+                create_size: create.map(|size| size.0),
+                ..FileOptions::default()
+            };
             Arc::new(FileBdev::open(&device.name, path, &options).map_err(BootError::cannot_use)?)
         }
-        Backing::Malloc { size } => Arc::new(MallocBdev::new(&device.name, block, blocks(size.0)).map_err(BootError::system)?),
+        Backing::Malloc { size } => Arc::new(
+            MallocBdev::new(&device.name, block, blocks(size.0)).map_err(BootError::system)?,
+        ),
         Backing::Null { size } => Arc::new(NullBdev::new(&device.name, block, blocks(size.0))),
     })
 }

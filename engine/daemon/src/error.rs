@@ -27,7 +27,10 @@ pub(crate) struct BootError {
 
 impl BootError {
     pub(crate) fn new(exit: Exit, what: impl std::fmt::Display) -> BootError {
-        BootError { exit, what: what.to_string() }
+        BootError {
+            exit,
+            what: what.to_string(),
+        }
     }
 
     pub(crate) fn config(what: impl std::fmt::Display) -> BootError {

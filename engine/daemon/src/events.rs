@@ -25,14 +25,20 @@ impl Events {
         let (sender, receiver) = channel();
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
         let from_signals = sender.clone();
-        thread::Builder::new().name("keel_signals".to_owned()).spawn(move || {
-            for signal in signals.forever() {
-                let name = if signal == SIGTERM { "SIGTERM" } else { "SIGINT" };
-                if from_signals.send(Event::Signal(name)).is_err() {
-                    return;
+        thread::Builder::new()
+            .name("keel_signals".to_owned())
+            .spawn(move || {
+                for signal in signals.forever() {
+                    let name = if signal == SIGTERM {
+                        "SIGTERM"
+                    } else {
+                        "SIGINT"
+                    };
+                    if from_signals.send(Event::Signal(name)).is_err() {
+                        return;
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok((Events(sender), receiver))
     }
 

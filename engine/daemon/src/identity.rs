@@ -28,13 +28,25 @@ pub(crate) struct Identity {
 impl Identity {
     /// Locks `dir`, making it if need be, and reads the uuid in it, choosing one the first time.
     pub(crate) fn open(dir: &Path) -> Result<Identity, IdentityError> {
-        let failed = |why: String| IdentityError::Dir { dir: dir.to_owned(), why };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| failed(e.to_string()))?;
+        let failed = |why: String| IdentityError::Dir {
+            dir: dir.to_owned(),
+            why,
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|e| failed(e.to_string()))?;
         let lock = lock(dir)?;
         let path = dir.join("engine.uuid");
         let uuid = match fs::read_to_string(&path) {
-            Ok(text) => Uuid::parse_str(text.trim()).map_err(|_| IdentityError::NotAUuid { path, text: text.trim().to_owned() })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => choose(dir, &path).map_err(|e| failed(e.to_string()))?,
+            Ok(text) => Uuid::parse_str(text.trim()).map_err(|_| IdentityError::NotAUuid {
+                path,
+                text: text.trim().to_owned(),
+            })?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                choose(dir, &path).map_err(|e| failed(e.to_string()))?
+            }
             Err(error) => return Err(failed(format!("{}: {error}", path.display()))),
         };
         Ok(Identity { uuid, _lock: lock })
@@ -43,14 +55,29 @@ impl Identity {
 
 fn lock(dir: &Path) -> Result<File, IdentityError> {
     let path = dir.join("engine.lock");
-    let failed = |e: std::io::Error| IdentityError::Dir { dir: dir.to_owned(), why: format!("{}: {e}", path.display()) };
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+    let failed = |e: std::io::Error| IdentityError::Dir {
+        dir: dir.to_owned(),
+        why: format!("{}: {e}", path.display()),
+    };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut pid = String::new();
         file.read_to_string(&mut pid).map_err(failed)?;
-        return Err(IdentityError::InUse { dir: dir.to_owned(), pid: pid.trim().to_owned() });
+        return Err(IdentityError::InUse {
+            dir: dir.to_owned(),
+            pid: pid.trim().to_owned(),
+        });
     }
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(failed)?;
     Ok(file)
 }
 
@@ -75,7 +102,14 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let first = Identity::open(dir.path()).unwrap();
         let refused = Identity::open(dir.path()).err().unwrap().to_string();
-        assert_eq!(refused, format!("another engine (pid {}) runs on storage directory {}", std::process::id(), dir.path().display()));
+        assert_eq!(
+            refused,
+            format!(
+                "another engine (pid {}) runs on storage directory {}",
+                std::process::id(),
+                dir.path().display()
+            )
+        );
         let uuid = first.uuid;
         drop(first);
         assert_eq!(Identity::open(dir.path()).unwrap().uuid, uuid);
@@ -86,6 +120,9 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         fs::write(dir.path().join("engine.uuid"), "not one\n").unwrap();
         let message = Identity::open(dir.path()).err().unwrap().to_string();
-        assert!(message.ends_with("engine.uuid does not hold a uuid but `not one`"), "{message}");
+        assert!(
+            message.ends_with("engine.uuid does not hold a uuid but `not one`"),
+            "{message}"
+        );
     }
 }

@@ -18,7 +18,10 @@ mod stop;
 mod wiring;
 
 /// What could not be logged, because logging is not up or not at all.
-#[expect(clippy::print_stderr, reason = "a daemon that does not start says so on the standard error")]
+#[expect(
+    clippy::print_stderr,
+    reason = "a daemon that does not start says so on the standard error"
+)]
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let mut booted = match boot::boot(&cli) {

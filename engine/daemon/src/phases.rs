@@ -12,7 +12,10 @@ pub(crate) struct Phases {
 
 impl Phases {
     pub(crate) fn new() -> Phases {
-        Phases { started: Instant::now(), done: Vec::new() }
+        Phases {
+            started: Instant::now(),
+            done: Vec::new(),
+        }
     }
 
     /// Runs one phase.
@@ -21,7 +24,10 @@ impl Phases {
         let result = phase();
         let micros = begun.elapsed().as_micros() as u64;
         tracing::debug!(phase = name, micros, "start-up phase done");
-        self.done.push(Phase { name: name.to_owned(), micros });
+        self.done.push(Phase {
+            name: name.to_owned(),
+            micros,
+        });
         result
     }
 

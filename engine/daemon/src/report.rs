@@ -16,7 +16,9 @@ pub(crate) async fn status(engine: &Engine) -> keel::EngineStatus {
         system: engine.config.engine.system.clone(),
         drpc_socket: engine.config.drpc.socket.display().to_string(),
         rpc_address: running.map(|r| r.rpc_address.clone()).unwrap_or_default(),
-        metrics_address: running.map(|r| r.metrics_address.clone()).unwrap_or_default(),
+        metrics_address: running
+            .map(|r| r.metrics_address.clone())
+            .unwrap_or_default(),
         provider: engine.config.provider.as_str().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         targets: targets(engine),
@@ -28,7 +30,9 @@ pub(crate) async fn status(engine: &Engine) -> keel::EngineStatus {
 }
 
 fn targets(engine: &Engine) -> Vec<keel::Target> {
-    let Some(running) = engine.running.get() else { return Vec::new() };
+    let Some(running) = engine.running.get() else {
+        return Vec::new();
+    };
     let row = |(id, share): (usize, &crate::devices::Share)| {
         let xstream = running.xstreams.main(id as u32)?;
         Some(keel::Target {
@@ -41,18 +45,34 @@ fn targets(engine: &Engine) -> Vec<keel::Target> {
             state: "up".to_owned(),
         })
     };
-    engine.devices.shares.iter().enumerate().filter_map(row).collect()
+    engine
+        .devices
+        .shares
+        .iter()
+        .enumerate()
+        .filter_map(row)
+        .collect()
 }
 
 async fn xstreams(engine: &Engine) -> Vec<keel::Xstream> {
-    let Some(running) = engine.running.get() else { return Vec::new() };
+    let Some(running) = engine.running.get() else {
+        return Vec::new();
+    };
     let mut all = Vec::new();
     for xstream in running.xstreams.all() {
         // One that does not answer is shown all the same, with what is known without it.
-        let counted = xstream.call("status", |here| (here.stats(), here.thread().pollers().len()));
-        let counted = spdk_thread::timeout(200_000_000, counted).await.ok().and_then(Result::ok);
+        let counted = xstream.call("status", |here| {
+            (here.stats(), here.thread().pollers().len())
+        });
+        let counted = spdk_thread::timeout(200_000_000, counted)
+            .await
+            .ok()
+            .and_then(Result::ok);
         let (stats, pollers) = counted.unwrap_or_default();
-        let reactor = running.reactors.iter().find(|reactor| reactor.cpu() == Some(xstream.cpu()));
+        let reactor = running
+            .reactors
+            .iter()
+            .find(|reactor| reactor.cpu() == Some(xstream.cpu()));
         let reactor = reactor.map(|reactor| reactor.stats()).unwrap_or_default();
         let role = match xstream.role() {
             Role::System => "system",
@@ -77,27 +97,41 @@ async fn xstreams(engine: &Engine) -> Vec<keel::Xstream> {
 }
 
 pub(crate) fn modules(engine: &Engine) -> keel::ModulesList {
-    let states = engine.running.get().map(|running| running.host.modules()).unwrap_or_default();
+    let states = engine
+        .running
+        .get()
+        .map(|running| running.host.modules())
+        .unwrap_or_default();
     let modules = engine.modules.iter().map(|module| {
         let status = states.iter().find(|status| status.name == module.info.name);
         keel::Module {
             name: module.info.name.clone(),
             id: module.info.id as u32,
             version: module.info.version_text(),
-            state: status.map_or("loaded", |status| status.state.text()).to_owned(),
+            state: status
+                .map_or("loaded", |status| status.state.text())
+                .to_owned(),
             needs: module.info.needs.clone(),
             provides: module.info.provides.clone(),
             path: module.path.clone(),
-            error: status.map(|status| status.error.clone()).unwrap_or_default(),
+            error: status
+                .map(|status| status.error.clone())
+                .unwrap_or_default(),
         }
     });
-    keel::ModulesList { modules: modules.collect() }
+    keel::ModulesList {
+        modules: modules.collect(),
+    }
 }
 
 pub(crate) fn devices(engine: &Engine) -> keel::Devices {
     let devices = engine.devices.registry.list().into_iter().map(|bdev| {
         let geometry = bdev.geometry();
-        let path = engine.devices.paths.iter().find(|(name, _)| name == bdev.name());
+        let path = engine
+            .devices
+            .paths
+            .iter()
+            .find(|(name, _)| name == bdev.name());
         keel::Device {
             name: bdev.name().to_owned(),
             uuid: bdev.uuid().to_string(),
@@ -110,26 +144,50 @@ pub(crate) fn devices(engine: &Engine) -> keel::Devices {
             counters: counters(engine, bdev.name()),
         }
     });
-    keel::Devices { devices: devices.collect() }
+    keel::Devices {
+        devices: devices.collect(),
+    }
 }
 
 fn counters(engine: &Engine, device: &str) -> Vec<keel::Counter> {
     // Listed a moment ago; one removed since has no counters.
-    let Ok(health) = engine.devices.registry.health(device) else { return Vec::new() };
-    let named = [(Op::Read, "read"), (Op::Write, "write"), (Op::WriteZeroes, "write_zeroes"), (Op::Unmap, "unmap"), (Op::Flush, "flush")];
+    let Ok(health) = engine.devices.registry.health(device) else {
+        return Vec::new();
+    };
+    let named = [
+        (Op::Read, "read"),
+        (Op::Write, "write"),
+        (Op::WriteZeroes, "write_zeroes"),
+        (Op::Unmap, "unmap"),
+        (Op::Flush, "flush"),
+    ];
     let of_op = |(op, name): (Op, &str)| {
         let counts = health.of(op);
         let bytes = (op != Op::Flush).then(|| (format!("{name}_bytes"), counts.bytes));
-        [Some((format!("{name}_ops"), counts.ops)), bytes, Some((format!("{name}_errors"), counts.errors))]
+        [
+            Some((format!("{name}_ops"), counts.ops)),
+            bytes,
+            Some((format!("{name}_errors"), counts.errors)),
+        ]
     };
-    named.into_iter().flat_map(of_op).flatten().map(|(name, value)| keel::Counter { name, value }).collect()
+    named
+        .into_iter()
+        .flat_map(of_op)
+        .flatten()
+        .map(|(name, value)| keel::Counter { name, value })
+        .collect()
 }
 
 pub(crate) fn tasks(all: Vec<XstreamUlts>) -> keel::Tasks {
     let mut tasks = Vec::new();
     for xstream in all {
         let Some(ults) = xstream.ults else {
-            tasks.push(keel::Task { xstream: xstream.name, name: "(no answer)".to_owned(), state: "stuck".to_owned(), ..keel::Task::default() });
+            tasks.push(keel::Task {
+                xstream: xstream.name,
+                name: "(no answer)".to_owned(),
+                state: "stuck".to_owned(),
+                ..keel::Task::default()
+            });
             continue;
         };
         for ult in ults {
@@ -142,7 +200,13 @@ pub(crate) fn tasks(all: Vec<XstreamUlts>) -> keel::Tasks {
                 TaskState::Waiting => format!("waiting: {}", ult.waits_for),
                 TaskState::Done => "done".to_owned(),
             };
-            tasks.push(keel::Task { xstream: xstream.name.clone(), name: name.to_owned(), module: module.to_owned(), state, age_ms: ult.age_ns / 1_000_000 });
+            tasks.push(keel::Task {
+                xstream: xstream.name.clone(),
+                name: name.to_owned(),
+                module: module.to_owned(),
+                state,
+                age_ms: ult.age_ns / 1_000_000,
+            });
         }
     }
     keel::Tasks { tasks }
@@ -150,7 +214,11 @@ pub(crate) fn tasks(all: Vec<XstreamUlts>) -> keel::Tasks {
 
 /// The line that operators and scripts wait for.
 pub(crate) fn say_ready(engine: &Engine) {
-    let rpc = engine.running.get().map(|running| running.rpc_address.as_str()).unwrap_or_default();
+    let rpc = engine
+        .running
+        .get()
+        .map(|running| running.rpc_address.as_str())
+        .unwrap_or_default();
     tracing::info!(
         rank = engine.rank(),
         targets = engine.devices.shares.len(),

@@ -92,9 +92,20 @@ pub(crate) struct Parts {
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Arc<Engine> {
-        let Parts { config, uuid, started, events, log, devices, modules } = parts;
+        let Parts {
+            config,
+            uuid,
+            started,
+            events,
+            log,
+            devices,
+            modules,
+        } = parts;
         // Without a control server there is nobody else to number this engine.
-        let rank = config.engine.rank.or_else(|| config.drpc.control_server.is_none().then_some(0));
+        let rank = config
+            .engine
+            .rank
+            .or_else(|| config.drpc.control_server.is_none().then_some(0));
         Arc::new(Engine {
             rank: AtomicU32::new(rank.unwrap_or(NO_RANK)),
             config,
@@ -114,7 +125,12 @@ impl Engine {
     }
 
     pub(crate) fn state(&self) -> State {
-        let states = [State::Starting, State::AwaitingSetup, State::Ready, State::Stopping];
+        let states = [
+            State::Starting,
+            State::AwaitingSetup,
+            State::Ready,
+            State::Stopping,
+        ];
         states[usize::from(self.state.load(Ordering::Acquire))]
     }
 

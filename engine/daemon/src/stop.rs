@@ -36,16 +36,25 @@ impl Booted {
         self.engine.set_state(State::Stopping);
         notify_systemd(&[sd_notify::NotifyState::Stopping]);
         self.announcement.take();
-        let clean = self.xstreams.take().is_none_or(|set| self.stop_xstreams(set));
+        let clean = self
+            .xstreams
+            .take()
+            .is_none_or(|set| self.stop_xstreams(set));
         if clean {
             self.modules.fini(&self.host);
             tracing::info!("stopped");
         } else {
             // Something still runs in a module: its fini must not pull the floor away.
-            tracing::error!("not everything stopped in time: exiting all the same; acknowledged data is safe");
+            tracing::error!(
+                "not everything stopped in time: exiting all the same; acknowledged data is safe"
+            );
         }
         self.log.flush(Duration::from_secs(1));
-        if clean { ExitCode::SUCCESS } else { Exit::Software.into() }
+        if clean {
+            ExitCode::SUCCESS
+        } else {
+            Exit::Software.into()
+        }
     }
 
     fn stop_xstreams(&mut self, set: XstreamSet) -> bool {
@@ -54,14 +63,20 @@ impl Booted {
         }
         if let Some(rpc) = &self.rpc {
             for (xstream, cut) in rpc.drain(DRAIN).into_iter().filter(|(_, cut)| *cut > 0) {
-                tracing::warn!(xstream, connections = cut, "connections cut at the deadline");
+                tracing::warn!(
+                    xstream,
+                    connections = cut,
+                    "connections cut at the deadline"
+                );
             }
         }
         let host = self.host.clone();
-        let cleanup = set.system().execute_blocking("clean up", CLEANUP, |xstream| {
-            let xstream = xstream.clone();
-            async move { host.cleanup_all(&xstream).await }
-        });
+        let cleanup = set
+            .system()
+            .execute_blocking("clean up", CLEANUP, |xstream| {
+                let xstream = xstream.clone();
+                async move { host.cleanup_all(&xstream).await }
+            });
         if let Err(error) = cleanup {
             tracing::error!(%error, "modules were not cleaned up");
         }
@@ -72,7 +87,9 @@ impl Booted {
             drpc.close(ANNOUNCE);
         }
         self.metrics.take();
-        let stopped = set.shutdown(XSTREAMS, |holders| tracing::warn!("still held: {}", holders.join("; ")));
+        let stopped = set.shutdown(XSTREAMS, |holders| {
+            tracing::warn!("still held: {}", holders.join("; "))
+        });
         if let Err(held) = &stopped {
             tracing::error!(%held, "xstreams did not stop");
         }

@@ -26,7 +26,11 @@ pub(crate) fn log(config: &Config) -> LogOptions {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
     };
-    LogOptions { format, mask: config.telemetry.log_mask.clone(), file: config.telemetry.log_file.clone() }
+    LogOptions {
+        format,
+        mask: config.telemetry.log_mask.clone(),
+        file: config.telemetry.log_file.clone(),
+    }
 }
 
 pub(crate) fn layout(config: &Config) -> LayoutOptions {
@@ -41,7 +45,12 @@ pub(crate) fn layout(config: &Config) -> LayoutOptions {
 }
 
 pub(crate) fn reactors(config: &Config, cpus: Vec<usize>) -> ReactorOptions {
-    ReactorOptions { cpus, idle_latency_us: config.engine.idle_latency_us.into(), pin: true, name_prefix: "keel_reactor".to_owned() }
+    ReactorOptions {
+        cpus,
+        idle_latency_us: config.engine.idle_latency_us.into(),
+        pin: true,
+        name_prefix: "keel_reactor".to_owned(),
+    }
 }
 
 pub(crate) fn module_path(config: &Config) -> SearchPath {
@@ -74,7 +83,16 @@ pub(crate) fn rpc(config: &Config) -> engine_rpc::Options {
     engine_rpc::Options {
         max_connections: rpc.max_connections as usize,
         max_in_flight_per_connection: rpc.max_in_flight as usize,
-        bulk: vec![BulkClass { buffer_len: PIECE, count: pieces }, BulkClass { buffer_len: BULK_BUFFER, count: large }],
+        bulk: vec![
+            BulkClass {
+                buffer_len: PIECE,
+                count: pieces,
+            },
+            BulkClass {
+                buffer_len: BULK_BUFFER,
+                count: large,
+            },
+        ],
         ..engine_rpc::Options::default()
     }
 }

@@ -106,7 +106,9 @@ pub(crate) enum DevicesCommand {
 #[derive(Subcommand)]
 pub(crate) enum Log {
     /// Changes what is logged, until the next change or restart.
-    #[command(after_help = "Examples:\n  keel log set-mask DEBUG\n  keel log set-mask WARN,engine_rpc=TRACE\n  keel log set-mask ''      back to the configured mask")]
+    #[command(
+        after_help = "Examples:\n  keel log set-mask DEBUG\n  keel log set-mask WARN,engine_rpc=TRACE\n  keel log set-mask ''      back to the configured mask"
+    )]
     SetMask {
         /// A level (ERR, WARN, INFO, DEBUG, TRACE), then exceptions as PART=LEVEL, comma separated; empty: as configured.
         mask: String,
@@ -215,7 +217,9 @@ pub(crate) enum Obj {
 #[derive(Subcommand)]
 pub(crate) enum Drpc {
     /// Sends one call and prints the response.
-    #[command(after_help = "Examples:\n  keel drpc call --module 0 --method 1 --body 68656c6c6f\n  keel drpc call --module 2 --method 225\n  keel drpc call --module 0 --method 1 --body @request.bin")]
+    #[command(
+        after_help = "Examples:\n  keel drpc call --module 0 --method 1 --body 68656c6c6f\n  keel drpc call --module 2 --method 225\n  keel drpc call --module 0 --method 1 --body @request.bin"
+    )]
     Call {
         /// dRPC module id.
         #[arg(long, allow_negative_numbers = true)]
@@ -312,7 +316,9 @@ pub(crate) struct BenchBdev {
 }
 
 fn parse_size(text: &str) -> Result<u64, String> {
-    text.parse::<engine_config::ByteSize>().map(|size| size.0).map_err(|error| error.to_string())
+    text.parse::<engine_config::ByteSize>()
+        .map(|size| size.0)
+        .map_err(|error| error.to_string())
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
@@ -321,4 +327,3 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
         _ => Err("expected a number of seconds from 0.01 to 86400".to_owned()),
     }
 }
-

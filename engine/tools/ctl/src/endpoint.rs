@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use daos_errno::Der;
 use drpc_wire::discovery::local_engines;
-use drpc_wire::{Client, ClientError, ClientOptions, Message, Response, Status, keel, methods, modules};
+use drpc_wire::{
+    Client, ClientError, ClientOptions, Message, Response, Status, keel, methods, modules,
+};
 
 use crate::cli::Cli;
 use crate::error::{CliError, Exit};
@@ -25,32 +27,75 @@ impl Endpoint {
             None => only_engine()?,
         };
         let timeout = Duration::from_secs(cli.timeout);
-        let options = ClientOptions { timeout: Some(timeout), ..ClientOptions::default() };
+        let options = ClientOptions {
+            timeout: Some(timeout),
+            ..ClientOptions::default()
+        };
         let client = Client::connect_with(&socket, options).map_err(unreachable_engine)?;
-        Ok(Endpoint { client, socket, timeout })
+        Ok(Endpoint {
+            client,
+            socket,
+            timeout,
+        })
     }
 
     /// One raw call.
-    pub(crate) fn call(&mut self, module: i32, method: i32, body: &[u8]) -> Result<Response, CliError> {
-        self.client.call(module, method, body).map_err(unreachable_engine)
+    pub(crate) fn call(
+        &mut self,
+        module: i32,
+        method: i32,
+        body: &[u8],
+    ) -> Result<Response, CliError> {
+        self.client
+            .call(module, method, body)
+            .map_err(unreachable_engine)
     }
 
     /// One of Keel's own methods, its answer decoded.
-    pub(crate) fn keel<T: Message + Default>(&mut self, method: i32, request: &impl Message) -> Result<T, CliError> {
+    pub(crate) fn keel<T: Message + Default>(
+        &mut self,
+        method: i32,
+        request: &impl Message,
+    ) -> Result<T, CliError> {
         let response = self.call(modules::KEEL, method, &request.encode_to_vec())?;
         match response.status() {
-            Status::Success => T::decode(response.body.as_slice())
-                .map_err(|e| CliError::new(Exit::Software, format!("the engine's answer cannot be decoded: {e}")).cure("use the `keel` that came with the engine")),
-            Status::UnknownModule => Err(CliError::new(Exit::Unavailable, "the engine runs without its management module").cure("add \"mgmt\" to modules.load and restart the engine")),
-            Status::UnknownMethod => Err(CliError::new(Exit::Software, "the engine does not know this command").cure("use the `keel` that came with the engine")),
-            status => Err(CliError::new(Exit::Failed, format!("the engine answered {}", status.as_str_name()))),
+            Status::Success => T::decode(response.body.as_slice()).map_err(|e| {
+                CliError::new(
+                    Exit::Software,
+                    format!("the engine's answer cannot be decoded: {e}"),
+                )
+                .cure("use the `keel` that came with the engine")
+            }),
+            Status::UnknownModule => Err(CliError::new(
+                Exit::Unavailable,
+                "the engine runs without its management module",
+            )
+            .cure("add \"mgmt\" to modules.load and restart the engine")),
+            Status::UnknownMethod => Err(CliError::new(
+                Exit::Software,
+                "the engine does not know this command",
+            )
+            .cure("use the `keel` that came with the engine")),
+            status => Err(CliError::new(
+                Exit::Failed,
+                format!("the engine answered {}", status.as_str_name()),
+            )),
         }
     }
 
     /// A method of Keel's whose answer is only an acknowledgement.
     pub(crate) fn keel_ack(&mut self, method: i32, request: &impl Message) -> Result<(), CliError> {
         let ack: keel::Ack = self.keel(method, request)?;
-        Der::check(ack.status).map_err(|der| CliError::der(der, if ack.error.is_empty() { der.to_string() } else { ack.error.clone() }))
+        Der::check(ack.status).map_err(|der| {
+            CliError::der(
+                der,
+                if ack.error.is_empty() {
+                    der.to_string()
+                } else {
+                    ack.error.clone()
+                },
+            )
+        })
     }
 
     /// The engine's status.
@@ -79,7 +124,9 @@ fn unreachable_engine(error: ClientError) -> CliError {
         _ => Exit::Unavailable,
     };
     let cure = match exit {
-        Exit::TempFail => "the engine is busy or stuck: try again with a longer --timeout, and look at `keel tasks`",
+        Exit::TempFail => {
+            "the engine is busy or stuck: try again with a longer --timeout, and look at `keel tasks`"
+        }
         Exit::NoPerm => "only root and the engine's own user may connect: run this as one of them",
         _ => "check that the engine runs and that --socket is its socket",
     };

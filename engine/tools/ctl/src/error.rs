@@ -28,7 +28,11 @@ pub(crate) struct CliError {
 
 impl CliError {
     pub(crate) fn new(exit: Exit, what: impl Into<String>) -> CliError {
-        CliError { exit, what: what.into(), cure: None }
+        CliError {
+            exit,
+            what: what.into(),
+            cure: None,
+        }
     }
 
     pub(crate) fn cure(mut self, cure: impl Into<String>) -> CliError {
@@ -59,7 +63,9 @@ fn exit_of(der: Der) -> Exit {
         Der::NO_PERM | Der::OP_NOT_PERMITTED => Exit::NoPerm,
         Der::CSUM | Der::DATA_LOSS => Exit::DataErr,
         Der::IO | Der::NVME_IO | Der::NOSPACE => Exit::IoErr,
-        Der::BUSY | Der::AGAIN | Der::OVERLOAD_RETRY | Der::TIMEDOUT | Der::INPROGRESS => Exit::TempFail,
+        Der::BUSY | Der::AGAIN | Der::OVERLOAD_RETRY | Der::TIMEDOUT | Der::INPROGRESS => {
+            Exit::TempFail
+        }
         Der::UNREACH | Der::SHUTDOWN | Der::NO_SERVICE => Exit::Unavailable,
         Der::PROTO | Der::UNREG => Exit::Software,
         _ => Exit::Failed,

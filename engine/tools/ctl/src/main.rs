@@ -26,7 +26,10 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a command's failure goes to the standard error")]
+#[expect(
+    clippy::print_stderr,
+    reason = "a command's failure goes to the standard error"
+)]
 fn report(cli: &Cli, error: &CliError) {
     if cli.output == Format::Json {
         let value = serde_json::json!({ "error": error.what, "cure": error.cure, "exit_code": error.exit as u8 });

@@ -11,8 +11,11 @@ use crate::error::{CliError, Exit};
 pub(crate) fn engine(cli: &Cli) -> Result<Engine, CliError> {
     let status = Endpoint::connect(cli)?.status()?;
     if status.state != "ready" {
-        return Err(CliError::new(Exit::TempFail, format!("the engine is not ready: it is {}", status.state))
-            .cure("wait with `keel engine ready --wait`; `keel modules` says what failed"));
+        return Err(CliError::new(
+            Exit::TempFail,
+            format!("the engine is not ready: it is {}", status.state),
+        )
+        .cure("wait with `keel engine ready --wait`; `keel modules` says what failed"));
     }
     Engine::connect(&status.rpc_address).map_err(failed)
 }
@@ -28,8 +31,12 @@ pub(crate) fn container(cli: &Cli, pool: &str, cont: &str) -> Result<Container, 
 /// The client's error as the command's, with a cure where there is one.
 pub(crate) fn failed(error: ObjError) -> CliError {
     let cure = match error.der() {
-        Der::NOSPACE => Some("remove objects, destroy pools, or give the engine larger devices; reads go on working"),
-        Der::CSUM => Some("the stored data is damaged: restore this object from a copy; other objects are not affected"),
+        Der::NOSPACE => Some(
+            "remove objects, destroy pools, or give the engine larger devices; reads go on working",
+        ),
+        Der::CSUM => Some(
+            "the stored data is damaged: restore this object from a copy; other objects are not affected",
+        ),
         Der::BUSY => Some("it is in use: try again, or see --help for a way to force it"),
         _ => None,
     };
@@ -48,13 +55,23 @@ pub(crate) fn date(ns: u64) -> String {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
     let day_of_era = z.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! | command | module |
 //! |---|---|
 //! | `check` | `check`: rules on the source tree itself, in a second or two |
+//! | `run` | `run`: builds all, starts an engine, stores and re-reads real files, serves |
 //! | `test` | `test`: everything that CI runs, stage by stage |
 #![allow(
     clippy::print_stdout,
@@ -13,6 +14,7 @@
 mod check;
 mod facts;
 mod finding;
+mod run;
 mod source_tree;
 mod test;
 
@@ -36,6 +38,8 @@ struct Cli {
 enum Command {
     /// Static checks: layers, tidiness, the unsafe inventory, the configuration schema
     Check(check::Args),
+    /// Build, start an engine on file devices, store real files, restart, read back and compare; then serve until Ctrl-C
+    Run(run::Args),
     /// Everything that CI runs; all stages, then one table
     Test(test::Args),
 }
@@ -43,6 +47,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Check(args) => check::command(&root(), &args),
+        Command::Run(args) => run::command(&root(), &args),
         Command::Test(args) => test::command(&root(), &args),
     };
     result.unwrap_or_else(|error| {

@@ -9,18 +9,51 @@ use crate::output::show;
 pub(crate) fn run(cli: &Cli, command: &Bench) -> Result<(), CliError> {
     match command {
         Bench::Bdev(options) => bdev(cli, options),
-        Bench::Message(options) => show(cli.output, &message::run(options.seconds).map_err(failed)?, |r| {
-            format!("{:.2} M messages/s from CPU {} to CPU {}\nround trip {}", r.messages_per_s / 1e6, r.cores[0], r.cores[1], latency(&r.round_trip_us))
-        }),
-        Bench::Ult(options) => show(cli.output, &ult::run(options.seconds).map_err(failed)?, |r| {
-            format!("create + run + join {:.1} ns\nyield {:.1} ns", r.create_run_join_ns, r.yield_ns)
-        }),
-        Bench::Tls(options) => show(cli.output, &tls::run(options.seconds).map_err(failed)?, |r| {
-            format!("typed key {:.2} ns\nas a module reads it {:.2} ns", r.typed_ns, r.module_ns)
-        }),
-        Bench::Drpc(options) => show(cli.output, &drpc::run(options.seconds).map_err(failed)?, |r| {
-            format!("dRPC echo of 64 bytes {}\nbare socket ping-pong {}\nratio of the medians {:.2}", latency(&r.drpc_us), latency(&r.bare_us), r.ratio_p50)
-        }),
+        Bench::Message(options) => show(
+            cli.output,
+            &message::run(options.seconds).map_err(failed)?,
+            |r| {
+                format!(
+                    "{:.2} M messages/s from CPU {} to CPU {}\nround trip {}",
+                    r.messages_per_s / 1e6,
+                    r.cores[0],
+                    r.cores[1],
+                    latency(&r.round_trip_us)
+                )
+            },
+        ),
+        Bench::Ult(options) => show(
+            cli.output,
+            &ult::run(options.seconds).map_err(failed)?,
+            |r| {
+                format!(
+                    "create + run + join {:.1} ns\nyield {:.1} ns",
+                    r.create_run_join_ns, r.yield_ns
+                )
+            },
+        ),
+        Bench::Tls(options) => show(
+            cli.output,
+            &tls::run(options.seconds).map_err(failed)?,
+            |r| {
+                format!(
+                    "typed key {:.2} ns\nas a module reads it {:.2} ns",
+                    r.typed_ns, r.module_ns
+                )
+            },
+        ),
+        Bench::Drpc(options) => show(
+            cli.output,
+            &drpc::run(options.seconds).map_err(failed)?,
+            |r| {
+                format!(
+                    "dRPC echo of 64 bytes {}\nbare socket ping-pong {}\nratio of the medians {:.2}",
+                    latency(&r.drpc_us),
+                    latency(&r.bare_us),
+                    r.ratio_p50
+                )
+            },
+        ),
     }
 }
 
@@ -35,13 +68,27 @@ fn bdev(cli: &Cli, options: &BenchBdev) -> Result<(), CliError> {
     };
     let report = bdev::run(&options).map_err(failed)?;
     show(cli.output, &report, |r| {
-        let errors = if r.errors == 0 { String::new() } else { format!("\n{} I/Os FAILED", r.errors) };
-        format!("{:.0} IOPS, {:.1} MiB/s\nlatency {}\n{:.2} s of processor time in {:.2} s{errors}", r.iops, r.mib_per_s, latency(&r.latency_us), r.cpu_seconds, r.seconds)
+        let errors = if r.errors == 0 {
+            String::new()
+        } else {
+            format!("\n{} I/Os FAILED", r.errors)
+        };
+        format!(
+            "{:.0} IOPS, {:.1} MiB/s\nlatency {}\n{:.2} s of processor time in {:.2} s{errors}",
+            r.iops,
+            r.mib_per_s,
+            latency(&r.latency_us),
+            r.cpu_seconds,
+            r.seconds
+        )
     })
 }
 
 fn latency(l: &Latency) -> String {
-    format!("mean {} p50 {} p99 {} p99.9 {} p99.99 {} us", l.mean, l.p50, l.p99, l.p999, l.p9999)
+    format!(
+        "mean {} p50 {} p99 {} p99.9 {} p99.99 {} us",
+        l.mean, l.p50, l.p99, l.p999, l.p9999
+    )
 }
 
 fn failed(error: anyhow::Error) -> CliError {

@@ -17,12 +17,15 @@ pub(crate) fn run(cli: &Cli, command: &Config) -> Result<(), CliError> {
         // The schema is JSON whatever --output says.
         Config::Schema => crate::output::write_out(engine_config::schema_json().as_bytes()),
         Config::Explain { key } => explain(cli, key.as_deref()),
-        Config::Show { config: Some(path), .. } => {
+        Config::Show {
+            config: Some(path), ..
+        } => {
             let config = engine_config::Config::load(path).map_err(|errors| wrong(cli, &errors))?;
             show_toml(cli, config.effective_toml())
         }
         Config::Show { config: None, .. } => {
-            let answer: keel::ConfigEffective = Endpoint::connect(cli)?.keel(methods::CONFIG_EFFECTIVE, &())?;
+            let answer: keel::ConfigEffective =
+                Endpoint::connect(cli)?.keel(methods::CONFIG_EFFECTIVE, &())?;
             show_toml(cli, answer.toml)
         }
     }
@@ -33,18 +36,32 @@ fn check(cli: &Cli, path: &Path, sets: &[String]) -> Result<(), CliError> {
     for set in sets {
         document.apply_set(set);
     }
-    let config = document.finish(Some(&this_machine()?)).map_err(|errors| wrong(cli, &errors))?;
+    let config = document
+        .finish(Some(&this_machine()?))
+        .map_err(|errors| wrong(cli, &errors))?;
     let answer = serde_json::json!({ "file": path, "targets": config.engine.targets, "devices": config.device.len() });
-    show(cli.output, &answer, |_| format!("{}: {} targets on {} devices; the engine would start", path.display(), config.engine.targets, config.device.len()))
+    show(cli.output, &answer, |_| {
+        format!(
+            "{}: {} targets on {} devices; the engine would start",
+            path.display(),
+            config.engine.targets,
+            config.device.len()
+        )
+    })
 }
 
 fn this_machine() -> Result<Machine, CliError> {
-    let topology = spdk_env::cpu::Topology::discover().map_err(|e| CliError::new(Exit::Failed, e.to_string()))?;
+    let topology = spdk_env::cpu::Topology::discover()
+        .map_err(|e| CliError::new(Exit::Failed, e.to_string()))?;
     let mut nodes: BTreeMap<u32, u32> = BTreeMap::new();
     for core in topology.cores() {
         *nodes.entry(core.numa_node).or_default() += 1;
     }
-    Ok(Machine::host(topology.cores().len() as u32, nodes, vec![Provider::Native]))
+    Ok(Machine::host(
+        topology.cores().len() as u32,
+        nodes,
+        vec![Provider::Native],
+    ))
 }
 
 fn wrong(cli: &Cli, errors: &ConfigErrors) -> CliError {
@@ -62,10 +79,19 @@ fn explain(cli: &Cli, key: Option<&str>) -> Result<(), CliError> {
     let Some(key) = key else {
         return show(cli.output, &engine_config::keys(), |keys| keys.join("\n"));
     };
-    let text = engine_config::explain(key).map_err(|unknown| CliError::new(Exit::NoInput, unknown.to_string()).cure("`keel config explain` lists all keys"))?;
-    show(cli.output, &serde_json::json!({ "key": key, "text": text }), |_| text.clone())
+    let text = engine_config::explain(key).map_err(|unknown| {
+        CliError::new(Exit::NoInput, unknown.to_string())
+            .cure("`keel config explain` lists all keys")
+    })?;
+    show(
+        cli.output,
+        &serde_json::json!({ "key": key, "text": text }),
+        |_| text.clone(),
+    )
 }
 
 fn show_toml(cli: &Cli, toml: String) -> Result<(), CliError> {
-    show(cli.output, &serde_json::json!({ "toml": toml }), |_| toml.clone())
+    show(cli.output, &serde_json::json!({ "toml": toml }), |_| {
+        toml.clone()
+    })
 }

@@ -19,12 +19,38 @@ fn devices_text(list: &keel::Devices) -> String {
     let row = |d: &keel::Device| {
         let targets: Vec<String> = d.targets.iter().map(u32::to_string).collect();
         let size = bytes(d.num_blocks * u64::from(d.block_size));
-        vec![d.name.clone(), d.driver.clone(), d.state.clone(), size, d.block_size.to_string(), targets.join(","), d.uuid.clone(), d.path.clone()]
+        vec![
+            d.name.clone(),
+            d.driver.clone(),
+            d.state.clone(),
+            size,
+            d.block_size.to_string(),
+            targets.join(","),
+            d.uuid.clone(),
+            d.path.clone(),
+        ]
     };
-    table(&["NAME", "DRIVER", "STATE", "SIZE", "BLOCK", "TARGETS", "UUID", "PATH"], &list.devices.iter().map(row).collect::<Vec<_>>())
+    table(
+        &[
+            "NAME", "DRIVER", "STATE", "SIZE", "BLOCK", "TARGETS", "UUID", "PATH",
+        ],
+        &list.devices.iter().map(row).collect::<Vec<_>>(),
+    )
 }
 
 fn health_text(list: &keel::Devices) -> String {
-    let rows = list.devices.iter().flat_map(|d| d.counters.iter().map(|c| vec![d.name.clone(), d.state.clone(), c.name.clone(), c.value.to_string()]));
-    table(&["NAME", "STATE", "COUNTER", "VALUE"], &rows.collect::<Vec<_>>())
+    let rows = list.devices.iter().flat_map(|d| {
+        d.counters.iter().map(|c| {
+            vec![
+                d.name.clone(),
+                d.state.clone(),
+                c.name.clone(),
+                c.value.to_string(),
+            ]
+        })
+    });
+    table(
+        &["NAME", "STATE", "COUNTER", "VALUE"],
+        &rows.collect::<Vec<_>>(),
+    )
 }

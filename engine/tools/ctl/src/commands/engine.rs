@@ -34,24 +34,48 @@ fn status_text(status: &keel::EngineStatus) -> String {
         status.rpc_address,
     );
     if !status.metrics_address.is_empty() {
-        out.push_str(&format!("  metrics http://{}/metrics\n", status.metrics_address));
+        out.push_str(&format!(
+            "  metrics http://{}/metrics\n",
+            status.metrics_address
+        ));
     }
     let targets: Vec<Vec<String>> = status
         .targets
         .iter()
-        .map(|t| vec![t.id.to_string(), t.xstream.to_string(), t.cpu.to_string(), t.device.clone(), bytes(t.bytes_total), t.state.clone()])
+        .map(|t| {
+            vec![
+                t.id.to_string(),
+                t.xstream.to_string(),
+                t.cpu.to_string(),
+                t.device.clone(),
+                bytes(t.bytes_total),
+                t.state.clone(),
+            ]
+        })
         .collect();
     out.push('\n');
-    out.push_str(&table(&["TARGET", "XSTREAM", "CPU", "DEVICE", "SIZE", "STATE"], &targets));
+    out.push_str(&table(
+        &["TARGET", "XSTREAM", "CPU", "DEVICE", "SIZE", "STATE"],
+        &targets,
+    ));
     let xstreams: Vec<Vec<String>> = status.xstreams.iter().map(xstream_row).collect();
     out.push('\n');
-    out.push_str(&table(&["XSTREAM", "NAME", "ROLE", "CPU", "TASKS", "POLLERS", "MESSAGES", "BUSY"], &xstreams));
+    out.push_str(&table(
+        &[
+            "XSTREAM", "NAME", "ROLE", "CPU", "TASKS", "POLLERS", "MESSAGES", "BUSY",
+        ],
+        &xstreams,
+    ));
     out
 }
 
 fn xstream_row(xs: &keel::Xstream) -> Vec<String> {
     let total = xs.busy_ns + xs.idle_ns;
-    let busy = if total == 0 { 0.0 } else { 100.0 * xs.busy_ns as f64 / total as f64 };
+    let busy = if total == 0 {
+        0.0
+    } else {
+        100.0 * xs.busy_ns as f64 / total as f64
+    };
     vec![
         xs.id.to_string(),
         xs.name.clone(),
@@ -67,12 +91,16 @@ fn xstream_row(xs: &keel::Xstream) -> Vec<String> {
 fn ready(cli: &Cli, wait: bool) -> Result<(), CliError> {
     let deadline = Instant::now() + Duration::from_secs(cli.timeout);
     loop {
-        let answer = Endpoint::connect(cli).and_then(|mut engine| engine.keel::<keel::EngineReady>(methods::ENGINE_READY, &()));
+        let answer = Endpoint::connect(cli)
+            .and_then(|mut engine| engine.keel::<keel::EngineReady>(methods::ENGINE_READY, &()));
         match answer {
             Ok(answer) if answer.ready => return show(cli.output, &answer, |_| "ready".to_owned()),
             answer if !wait || Instant::now() >= deadline => {
                 let answer = answer?;
-                return Err(CliError::new(Exit::TempFail, format!("the engine is not ready: it is {}", answer.state)));
+                return Err(CliError::new(
+                    Exit::TempFail,
+                    format!("the engine is not ready: it is {}", answer.state),
+                ));
             }
             _ => std::thread::sleep(POLL),
         }
@@ -87,9 +115,17 @@ fn shutdown(cli: &Cli) -> Result<(), CliError> {
     // The engine takes its socket away last of all.
     while engine.socket.exists() {
         if Instant::now() >= deadline {
-            return Err(CliError::new(Exit::TempFail, format!("the engine (pid {pid}) is still stopping")).cure("its log says each second what it waits for"));
+            return Err(CliError::new(
+                Exit::TempFail,
+                format!("the engine (pid {pid}) is still stopping"),
+            )
+            .cure("its log says each second what it waits for"));
         }
         std::thread::sleep(POLL);
     }
-    show(cli.output, &serde_json::json!({ "pid": pid, "state": "stopped" }), |_| format!("engine (pid {pid}) has stopped"))
+    show(
+        cli.output,
+        &serde_json::json!({ "pid": pid, "state": "stopped" }),
+        |_| format!("engine (pid {pid}) has stopped"),
+    )
 }

@@ -21,12 +21,21 @@ pub(crate) fn run(cli: &Cli, command: &Obj) -> Result<(), CliError> {
         Obj::Ls { pool, cont, prefix } => list(cli, &container(cli, pool, cont)?, prefix),
         Obj::Rm { at } => {
             open(cli, at)?.remove(&at.name).map_err(failed)?;
-            show(cli.output, &json!({ "removed": at.name }), |_| String::new())
+            show(cli.output, &json!({ "removed": at.name }), |_| {
+                String::new()
+            })
         }
         Obj::Stat { at } => {
             let info = open(cli, at)?.stat(&at.name).map_err(failed)?;
             show(cli.output, &info_json(&info), |_| {
-                format!("{}\n  size {} ({} bytes)\n  version {}\n  modified {}", info.name, bytes(info.size), info.size, info.version, date(info.modified))
+                format!(
+                    "{}\n  size {} ({} bytes)\n  version {}\n  modified {}",
+                    info.name,
+                    bytes(info.size),
+                    info.size,
+                    info.version,
+                    date(info.modified)
+                )
             })
         }
     }
@@ -56,15 +65,29 @@ fn put(cli: &Cli, at: &ObjectPath, file: &Path) -> Result<(), CliError> {
     let cont = open(cli, at)?;
     let bar = bar(cli, "put");
     let mut progress = |progress: Progress| advance(&bar, progress);
-    let result = cont.put(&at.name, &mut source, PutOptions { size, progress: Some(&mut progress) });
+    let result = cont.put(
+        &at.name,
+        &mut source,
+        PutOptions {
+            size,
+            progress: Some(&mut progress),
+        },
+    );
     bar.finish_and_clear();
     let info = result.map_err(failed)?;
-    show(cli.output, &info_json(&info), |_| transferred(&info, started))
+    show(cli.output, &info_json(&info), |_| {
+        transferred(&info, started)
+    })
 }
 
 fn transferred(info: &ObjectInfo, started: Instant) -> String {
     let seconds = started.elapsed().as_secs_f64();
-    format!("{}: {} in {seconds:.2} s ({}/s)", info.name, bytes(info.size), bytes((info.size as f64 / seconds.max(1e-6)) as u64))
+    format!(
+        "{}: {} in {seconds:.2} s ({}/s)",
+        info.name,
+        bytes(info.size),
+        bytes((info.size as f64 / seconds.max(1e-6)) as u64)
+    )
 }
 
 /// A file that fails to read its end when it changed since it was opened, so that a put of it is not committed.
@@ -79,9 +102,16 @@ impl SteadyFile {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         if metadata.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory: an object holds one file"));
+            return Err(io::Error::new(
+                io::ErrorKind::IsADirectory,
+                "is a directory: an object holds one file",
+            ));
         }
-        Ok(SteadyFile { size: metadata.len(), modified: metadata.modified()?, file })
+        Ok(SteadyFile {
+            size: metadata.len(),
+            modified: metadata.modified()?,
+            file,
+        })
     }
 }
 
@@ -91,7 +121,9 @@ impl Read for SteadyFile {
         if count == 0 && !buf.is_empty() {
             let metadata = self.file.metadata()?;
             if metadata.len() != self.size || metadata.modified()? != self.modified {
-                return Err(io::Error::other("it changed while it was read; nothing was stored, put it again"));
+                return Err(io::Error::other(
+                    "it changed while it was read; nothing was stored, put it again",
+                ));
             }
         }
         Ok(count)
@@ -103,7 +135,10 @@ fn get(cli: &Cli, at: &ObjectPath, file: &Path) -> Result<(), CliError> {
     let cont = open(cli, at)?;
     let bar = bar(cli, "get");
     let mut progress = |progress: Progress| advance(&bar, progress);
-    let options = GetOptions { progress: Some(&mut progress), ..GetOptions::default() };
+    let options = GetOptions {
+        progress: Some(&mut progress),
+        ..GetOptions::default()
+    };
     if is_dash(file) {
         let result = cont.get(&at.name, &mut io::stdout().lock(), options);
         bar.finish_and_clear();
@@ -115,7 +150,9 @@ fn get(cli: &Cli, at: &ObjectPath, file: &Path) -> Result<(), CliError> {
     bar.finish_and_clear();
     let info = result.map_err(failed)?;
     aside.keep(file).map_err(|e| CliError::file(file, &e))?;
-    show(cli.output, &info_json(&info), |_| transferred(&info, started))
+    show(cli.output, &info_json(&info), |_| {
+        transferred(&info, started)
+    })
 }
 
 /// A file that is being written beside its destination; dropped before [`Aside::keep`], it is removed.
@@ -127,12 +164,18 @@ struct Aside {
 impl Aside {
     fn create(destination: &Path) -> io::Result<Aside> {
         if destination.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory: name a file in it"));
+            return Err(io::Error::new(
+                io::ErrorKind::IsADirectory,
+                "is a directory: name a file in it",
+            ));
         }
         let mut name = destination.file_name().unwrap_or_default().to_owned();
         name.push(format!(".keel-{}", std::process::id()));
         let path = destination.with_file_name(name);
-        Ok(Aside { writer: BufWriter::with_capacity(1 << 20, File::create(&path)?), path: Some(path) })
+        Ok(Aside {
+            writer: BufWriter::with_capacity(1 << 20, File::create(&path)?),
+            path: Some(path),
+        })
     }
 
     fn keep(mut self, destination: &Path) -> io::Result<()> {
@@ -155,9 +198,19 @@ impl Drop for Aside {
 }
 
 fn list(cli: &Cli, cont: &Container, prefix: &str) -> Result<(), CliError> {
-    let objects = cont.list(prefix).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    show(cli.output, &objects.iter().map(info_json).collect::<Vec<_>>(), |_| {
-        let row = |o: &ObjectInfo| vec![bytes(o.size), date(o.modified), o.name.clone()];
-        table(&["SIZE", "MODIFIED", "NAME"], &objects.iter().map(row).collect::<Vec<_>>())
-    })
+    let objects = cont
+        .list(prefix)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(failed)?;
+    show(
+        cli.output,
+        &objects.iter().map(info_json).collect::<Vec<_>>(),
+        |_| {
+            let row = |o: &ObjectInfo| vec![bytes(o.size), date(o.modified), o.name.clone()];
+            table(
+                &["SIZE", "MODIFIED", "NAME"],
+                &objects.iter().map(row).collect::<Vec<_>>(),
+            )
+        },
+    )
 }

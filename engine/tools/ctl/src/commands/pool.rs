@@ -12,11 +12,22 @@ pub(crate) fn run(cli: &Cli, command: &Pool) -> Result<(), CliError> {
     match command {
         Pool::Create { label, size } => {
             let pool = engine(cli)?.create_pool(label, *size).map_err(failed)?;
-            show(cli.output, &pool_json(pool.info()), |_| format!("pool {} ({}) of {}", pool.info().label, pool.info().uuid, bytes(pool.info().size)))
+            show(cli.output, &pool_json(pool.info()), |_| {
+                format!(
+                    "pool {} ({}) of {}",
+                    pool.info().label,
+                    pool.info().uuid,
+                    bytes(pool.info().size)
+                )
+            })
         }
         Pool::List => {
             let pools = engine(cli)?.pools().map_err(failed)?;
-            show(cli.output, &pools.iter().map(pool_json).collect::<Vec<_>>(), |_| pools_text(&pools))
+            show(
+                cli.output,
+                &pools.iter().map(pool_json).collect::<Vec<_>>(),
+                |_| pools_text(&pools),
+            )
         }
         Pool::Query { pool: wanted } => {
             let status = pool(cli, wanted)?.status().map_err(failed)?;
@@ -24,7 +35,9 @@ pub(crate) fn run(cli: &Cli, command: &Pool) -> Result<(), CliError> {
         }
         Pool::Destroy { pool, force } => {
             engine(cli)?.destroy_pool(pool, *force).map_err(failed)?;
-            show(cli.output, &json!({ "destroyed": pool }), |_| format!("pool {pool} is gone"))
+            show(cli.output, &json!({ "destroyed": pool }), |_| {
+                format!("pool {pool} is gone")
+            })
         }
     }
 }
@@ -34,8 +47,20 @@ fn pool_json(pool: &PoolInfo) -> Value {
 }
 
 fn pools_text(pools: &[PoolInfo]) -> String {
-    let row = |p: &PoolInfo| vec![p.label.clone(), bytes(p.size), bytes(p.used), p.targets.to_string(), date(p.created), p.uuid.to_string()];
-    table(&["LABEL", "SIZE", "USED", "TARGETS", "CREATED", "UUID"], &pools.iter().map(row).collect::<Vec<_>>())
+    let row = |p: &PoolInfo| {
+        vec![
+            p.label.clone(),
+            bytes(p.size),
+            bytes(p.used),
+            p.targets.to_string(),
+            date(p.created),
+            p.uuid.to_string(),
+        ]
+    };
+    table(
+        &["LABEL", "SIZE", "USED", "TARGETS", "CREATED", "UUID"],
+        &pools.iter().map(row).collect::<Vec<_>>(),
+    )
 }
 
 fn status_json(status: &PoolStatus) -> Value {
@@ -48,9 +73,23 @@ fn status_json(status: &PoolStatus) -> Value {
 fn status_text(status: &PoolStatus) -> String {
     let row = |t: &obj_client::TargetStatus| {
         let state = t.failure.clone().unwrap_or_else(|| "up".to_owned());
-        vec![t.target.to_string(), bytes(t.quota), bytes(t.used), bytes(t.device_total), bytes(t.device_free), state]
+        vec![
+            t.target.to_string(),
+            bytes(t.quota),
+            bytes(t.used),
+            bytes(t.device_total),
+            bytes(t.device_free),
+            state,
+        ]
     };
     let head = pools_text(std::slice::from_ref(&status.pool));
     let rows: Vec<_> = status.targets.iter().map(row).collect();
-    format!("{head}containers: {}\n\n{}", status.containers, table(&["TARGET", "QUOTA", "USED", "DEVICE", "FREE", "STATE"], &rows))
+    format!(
+        "{head}containers: {}\n\n{}",
+        status.containers,
+        table(
+            &["TARGET", "QUOTA", "USED", "DEVICE", "FREE", "STATE"],
+            &rows
+        )
+    )
 }
