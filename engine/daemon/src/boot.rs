@@ -8,14 +8,14 @@ use drpc_wire::control::ControlServer;
 use drpc_wire::discovery::Announcement;
 use drpc_wire::srv::NotifyReadyReq;
 use engine_config::{Config, Document};
-use engine_drpc::{DrpcServer, DrpcService};
+use engine_drpc::{DrpcServer, DrpcService, DrpcSocket};
 use engine_host::{Host, HostOptions, TargetShare};
 use engine_loader::Modules;
 use engine_rpc::RpcServer;
 use engine_telemetry::MetricsServer;
 use engine_telemetry::log::LogControl;
 use engine_tls::KeyRegistry;
-use engine_xstream::{Core, Layout, StartOptions, XstreamSet};
+use engine_xstream::{Core, Layout, StartOptions, Xstream, XstreamSet};
 use spdk_env::cpu::Topology;
 use spdk_reactor::ReactorSet;
 
@@ -31,6 +31,8 @@ use crate::wiring;
 
 /// How long the control server may take to answer that it heard of us.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the system xstream to take over the dRPC socket.
+const INSTALL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long all modules' setups may take together; each has a deadline of its own below that.
 const SETUP_DEADLINE: Duration = Duration::from_secs(600);
 
@@ -255,27 +257,14 @@ fn serve(
     }
 }
 
-fn listen(
-    config: &Config,
-    registries: &Registries,
-    xstreams: &engine_xstream::Xstreams,
-) -> Result<DrpcService, BootError> {
-    if let Some(folder) = config
-        .drpc
-        .socket
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-    {
-        std::fs::create_dir_all(folder)
-            .map_err(|e| BootError::cannot_use(format!("{}: {e}", folder.display())))?;
+fn listen(config: &Config, registries: &Registries, xstreams: &engine_xstream::Xstreams) -> Result<DrpcService, BootError> {
+    if let Some(folder) = config.drpc.socket.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|e| BootError::cannot_use(format!("{}: {e}", folder.display())))?;
     }
-    let server = DrpcServer::bind(
-        &config.drpc.socket,
-        registries.drpc.clone(),
-        wiring::drpc(config),
-    )
-    .map_err(BootError::cannot_use)?;
-    engine_drpc::install(server, xstreams.system()).map_err(BootError::software)
+    let (registry, options) = (registries.drpc.clone(), wiring::drpc(config));
+    let socket = DrpcSocket::bind(&config.drpc.socket, options.mode).map_err(BootError::cannot_use)?;
+    let install = move |xstream: &Xstream| engine_drpc::install(DrpcServer::new(socket, registry, options), xstream);
+    xstreams.system().call_blocking("install dRPC", INSTALL_DEADLINE, install).map_err(BootError::software)
 }
 
 /// A failure costs the tools' convenience, not the service.

@@ -84,7 +84,9 @@ impl Booted {
             rpc.close();
         }
         if let Some(drpc) = self.drpc.take() {
-            drpc.close(ANNOUNCE);
+            if let Err(unanswered) = drpc.shutdown(ANNOUNCE) {
+                tracing::warn!("{unanswered}");
+            }
         }
         self.metrics.take();
         let stopped = set.shutdown(XSTREAMS, |holders| {

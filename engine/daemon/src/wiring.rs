@@ -70,29 +70,21 @@ pub(crate) fn drpc(config: &Config) -> engine_drpc::Options {
     }
 }
 
-/// Bytes of one bulk buffer of the configuration: the largest bulk that a request may carry.
-const BULK_BUFFER: usize = 4 << 20;
+/// The largest bulk that a request may carry.
+const LARGE: usize = 4 << 20;
 /// Objects travel in pieces of this size.
 const PIECE: usize = 1 << 20;
+const SMALL: usize = 64 << 10;
 
 pub(crate) fn rpc(config: &Config) -> engine_rpc::Options {
     let rpc = &config.rpc;
-    // The configured memory goes mostly to buffers of one piece; a quarter stays for requests up to the limit.
-    let large = (rpc.bulk_buffers as usize / 4).max(1);
-    let pieces = (rpc.bulk_buffers as usize - large) * (BULK_BUFFER / PIECE);
+    // Half of the memory in buffers that hold any request, the rest in those that most requests need.
+    let memory = rpc.bulk_memory.0 as usize;
+    let class = |buffer_len: usize, part: usize| BulkClass { buffer_len, count: (memory / part / buffer_len).max(1) };
     engine_rpc::Options {
         max_connections: rpc.max_connections as usize,
         max_in_flight_per_connection: rpc.max_in_flight as usize,
-        bulk: vec![
-            BulkClass {
-                buffer_len: PIECE,
-                count: pieces,
-            },
-            BulkClass {
-                buffer_len: BULK_BUFFER,
-                count: large,
-            },
-        ],
+        bulk: vec![class(SMALL, 8), class(PIECE, 3), class(LARGE, 2)],
         ..engine_rpc::Options::default()
     }
 }
