@@ -25,10 +25,23 @@ pub struct Report {
 pub fn run(seconds: f64) -> Result<Report> {
     let registry = KeyRegistry::new();
     let key = registry.register_typed("bench", Tags::SERVER, |_| Some(42u64))?;
-    let slots = Slots::build(&registry, XsInfo { tags: Tags::SERVER, xs_id: 0, tgt_id: 0 })?;
+    let slots = Slots::build(
+        &registry,
+        XsInfo {
+            tags: Tags::SERVER,
+            xs_id: 0,
+            tgt_id: 0,
+        },
+    )?;
     let ns = (seconds * 1e9) as u64;
     let mut reads = 0;
-    let typed_ns = time(ns, &mut reads, || u64::from(black_box(key).get(black_box(&slots)).is_some_and(|value| *value == 42)));
+    let typed_ns = time(ns, &mut reads, || {
+        u64::from(
+            black_box(key)
+                .get(black_box(&slots))
+                .is_some_and(|value| *value == 42),
+        )
+    });
     let index = key.index();
     let entered = enter(&slots);
     let mut module_reads = 0;
@@ -38,7 +51,11 @@ pub fn run(seconds: f64) -> Result<Report> {
     });
     drop(entered);
     drop(slots.destroy());
-    Ok(Report { typed_ns, module_ns, reads: reads + module_reads })
+    Ok(Report {
+        typed_ns,
+        module_ns,
+        reads: reads + module_reads,
+    })
 }
 
 fn time(ns: u64, reads: &mut u64, mut read: impl FnMut() -> u64) -> f64 {

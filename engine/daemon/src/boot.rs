@@ -257,14 +257,30 @@ fn serve(
     }
 }
 
-fn listen(config: &Config, registries: &Registries, xstreams: &engine_xstream::Xstreams) -> Result<DrpcService, BootError> {
-    if let Some(folder) = config.drpc.socket.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|e| BootError::cannot_use(format!("{}: {e}", folder.display())))?;
+fn listen(
+    config: &Config,
+    registries: &Registries,
+    xstreams: &engine_xstream::Xstreams,
+) -> Result<DrpcService, BootError> {
+    if let Some(folder) = config
+        .drpc
+        .socket
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
+        std::fs::create_dir_all(folder)
+            .map_err(|e| BootError::cannot_use(format!("{}: {e}", folder.display())))?;
     }
     let (registry, options) = (registries.drpc.clone(), wiring::drpc(config));
-    let socket = DrpcSocket::bind(&config.drpc.socket, options.mode).map_err(BootError::cannot_use)?;
-    let install = move |xstream: &Xstream| engine_drpc::install(DrpcServer::new(socket, registry, options), xstream);
-    xstreams.system().call_blocking("install dRPC", INSTALL_DEADLINE, install).map_err(BootError::software)
+    let socket =
+        DrpcSocket::bind(&config.drpc.socket, options.mode).map_err(BootError::cannot_use)?;
+    let install = move |xstream: &Xstream| {
+        engine_drpc::install(DrpcServer::new(socket, registry, options), xstream)
+    };
+    xstreams
+        .system()
+        .call_blocking("install dRPC", INSTALL_DEADLINE, install)
+        .map_err(BootError::software)
 }
 
 /// A failure costs the tools' convenience, not the service.

@@ -80,7 +80,10 @@ pub(crate) fn rpc(config: &Config) -> engine_rpc::Options {
     let rpc = &config.rpc;
     // Half of the memory in buffers that hold any request, the rest in those that most requests need.
     let memory = rpc.bulk_memory.0 as usize;
-    let class = |buffer_len: usize, part: usize| BulkClass { buffer_len, count: (memory / part / buffer_len).max(1) };
+    let class = |buffer_len: usize, part: usize| BulkClass {
+        buffer_len,
+        count: (memory / part / buffer_len).max(1),
+    };
     engine_rpc::Options {
         max_connections: rpc.max_connections as usize,
         max_in_flight_per_connection: rpc.max_in_flight as usize,

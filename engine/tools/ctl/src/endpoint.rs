@@ -15,7 +15,6 @@ use crate::error::{CliError, Exit};
 /// An engine that can be called.
 pub(crate) struct Endpoint {
     client: Client,
-    pub(crate) socket: PathBuf,
     pub(crate) timeout: Duration,
 }
 
@@ -32,11 +31,7 @@ impl Endpoint {
             ..ClientOptions::default()
         };
         let client = Client::connect_with(&socket, options).map_err(unreachable_engine)?;
-        Ok(Endpoint {
-            client,
-            socket,
-            timeout,
-        })
+        Ok(Endpoint { client, timeout })
     }
 
     /// One raw call.

@@ -10,9 +10,9 @@ use crate::dma::MAX_REGISTERED;
 /// How the kernel hands completions over to the submitting thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskRun {
-    /// Completions are finished only when this thread asks (kernel 6.1: `SINGLE_ISSUER | DEFER_TASKRUN`).
-    Deferred,
     /// Completions are finished at this thread's next system call, without interrupting it (kernel 5.19: `COOP_TASKRUN`).
+    /// Not `DEFER_TASKRUN`: there, what a kernel worker finishes (fdatasync, fallocate) does not make the ring readable,
+    /// so a reactor that sleeps in epoll would not hear of it.
     Cooperative,
     /// Completions interrupt this thread (older kernels).
     Interrupting,
@@ -78,18 +78,10 @@ pub(super) fn make(depth: u32, files: &[BorrowedFd<'_>]) -> Result<Made, UringEr
 }
 
 fn build(depth: u32) -> Result<(IoUring, TaskRun), UringError> {
-    for task_run in [
-        TaskRun::Deferred,
-        TaskRun::Cooperative,
-        TaskRun::Interrupting,
-    ] {
+    for task_run in [TaskRun::Cooperative, TaskRun::Interrupting] {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_clamp();
         match task_run {
-            TaskRun::Deferred => builder
-                .setup_single_issuer()
-                .setup_defer_taskrun()
-                .setup_taskrun_flag(),
             TaskRun::Cooperative => builder.setup_coop_taskrun().setup_taskrun_flag(),
             TaskRun::Interrupting => &mut builder,
         };

@@ -70,12 +70,7 @@ fn read(decoder: &mut Decoder<Vec<u8>>, input: &[u8], n: usize) -> usize {
 type Outcome = (Vec<Frame<Vec<u8>>>, Option<HeaderError>, Decoder<Vec<u8>>);
 
 /// Decodes `input` in reads of the given sizes (repeated), granting memory whenever the stream is held.
-fn decode_all(
-    input: &[u8],
-    read_ahead: usize,
-    sizes: &[usize],
-    stingy: bool,
-) -> Outcome {
+fn decode_all(input: &[u8], read_ahead: usize, sizes: &[usize], stingy: bool) -> Outcome {
     let mut decoder = Decoder::new(read_ahead);
     let mut memory = if stingy {
         Memory {

@@ -51,13 +51,18 @@ fn check(cli: &Cli, path: &Path, sets: &[String]) -> Result<(), CliError> {
 }
 
 fn this_machine() -> Result<Machine, CliError> {
-    let topology = spdk_env::cpu::Topology::discover().map_err(|e| CliError::new(Exit::Failed, e.to_string()))?;
+    let topology = spdk_env::cpu::Topology::discover()
+        .map_err(|e| CliError::new(Exit::Failed, e.to_string()))?;
     let cores = topology.physical_cores();
     let mut nodes: BTreeMap<u32, u32> = BTreeMap::new();
     for cpu in cores.iter().filter_map(|core| topology.get(*core)) {
         *nodes.entry(cpu.node as u32).or_default() += 1;
     }
-    Ok(Machine::host(cores.len() as u32, nodes, vec![Provider::Native]))
+    Ok(Machine::host(
+        cores.len() as u32,
+        nodes,
+        vec![Provider::Native],
+    ))
 }
 
 fn wrong(cli: &Cli, errors: &ConfigErrors) -> CliError {

@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn hexadecimal_bodies() {
-        assert_eq!(body_bytes("").unwrap(), []);
+        assert!(body_bytes("").unwrap().is_empty());
         assert_eq!(body_bytes("00fF7a").unwrap(), [0, 255, 0x7a]);
         for wrong in ["0", "0g", "ää", "+1"] {
             assert!(body_bytes(wrong).is_err(), "{wrong}");

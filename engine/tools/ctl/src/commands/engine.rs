@@ -107,13 +107,21 @@ fn ready(cli: &Cli, wait: bool) -> Result<(), CliError> {
     }
 }
 
+/// Whether the process is still there; one that has ended and waits for its parent to look is not.
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state is the first letter after the name, which stands in brackets.
+    stat.rsplit(") ")
+        .next()
+        .is_some_and(|rest| !stat.is_empty() && !rest.starts_with(['Z', 'X']))
+}
+
 fn shutdown(cli: &Cli) -> Result<(), CliError> {
     let mut engine = Endpoint::connect(cli)?;
     let pid = engine.status()?.pid;
     engine.keel_ack(methods::ENGINE_SHUTDOWN, &keel::ShutdownReq::default())?;
     let deadline = Instant::now() + engine.timeout;
-    // The engine takes its socket away last of all.
-    while engine.socket.exists() {
+    while is_running(pid) {
         if Instant::now() >= deadline {
             return Err(CliError::new(
                 Exit::TempFail,
