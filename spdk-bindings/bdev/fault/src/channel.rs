@@ -378,6 +378,10 @@ impl BdevChannel for FaultChannel {
         self.inner.wake_fd()
     }
 
+    fn clear_wake(&mut self) {
+        self.inner.clear_wake();
+    }
+
     fn needs_poll(&self) -> bool {
         !self.waiting.is_empty() || !self.ready.is_empty() || self.inner.needs_poll()
     }

@@ -1,7 +1,9 @@
 //! How many I/Os per second one core does through the block layer: random blocks, one completion per I/O, the latency of each
 //! recorded, through the same queue that modules use.
 //!
-//! `cargo run --release -p bdev_file --example iops -- null|malloc|file:PATH read|write QUEUE_DEPTH SECONDS [IO_SIZE] [threads]`
+//! `cargo run --release -p bdev_file --example iops -- null|malloc|file:PATH read|write QUEUE_DEPTH SECONDS [IO_SIZE] [uring|threads] [poll|sleep]`
+//!
+//! `sleep`: with nothing to do, wait for the device's descriptor, as a reactor with an idle goal does; else poll always.
 
 #![allow(clippy::print_stdout, reason = "an example reports on its output")]
 
@@ -14,9 +16,10 @@ use std::sync::Arc;
 use bdev_file::{Engine, FileBdev, FileOptions};
 use bdev_malloc::MallocBdev;
 use bdev_null::NullBdev;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use spdk_bdev::{Bdev, Completion, IoQueue, Mode, Op, Registry, Request};
 use spdk_env::{Clock, DmaPool};
-use spdk_thread::{Period, PollResult, Thread, ThreadOptions};
+use spdk_thread::{Interest, Period, PollResult, Thread, ThreadOptions};
 
 /// Latencies in ticks: 64 steps per power of two.
 struct Histogram {
@@ -184,16 +187,41 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     });
+    // The device's channel announces its work.
+    poller.set_interrupt_mode(true);
     let cpu = || {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
     };
     let (start, start_cpu, mut turns) = (clock.now(), cpu(), 0u64);
     let mut now = start;
+    let sleeps = rest.get(2).is_some_and(|word| word == "sleep");
+    let mut watched = Vec::new();
     while now - start < seconds * 1_000_000_000 {
         now = clock.now();
-        thread.poll(now);
+        let busy = thread.poll(now).is_busy();
         turns += 1;
+        if sleeps && !busy && !thread.needs_polling() {
+            thread.drain_fd_changes(|change| {
+                watched.retain(|(id, _)| *id != change.id);
+                if change.interest.readable {
+                    watched.push((change.id, change.fd));
+                }
+            });
+            let mut fds: Vec<PollFd<'_>> = watched
+                .iter()
+                .map(|(_, fd)| PollFd::new(fd, PollFlags::IN))
+                .collect();
+            let limit = Timespec {
+                tv_sec: 1,
+                tv_nsec: 0,
+            };
+            if rustix::event::poll(&mut fds, Some(&limit))? > 0 {
+                watched
+                    .iter()
+                    .for_each(|(id, _)| thread.fd_ready(*id, Interest::READABLE));
+            }
+        }
     }
     let used = cpu() - start_cpu;
     let (elapsed, done) = ((now - start) as f64 / 1e9, count.get());

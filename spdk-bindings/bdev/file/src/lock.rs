@@ -4,6 +4,7 @@ use core::fmt;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Stat, flock, major, minor};
 
@@ -20,6 +21,19 @@ impl Holder {
     pub fn pid(&self) -> Option<u32> {
         self.pid
     }
+
+    /// Whether the process has ended, or is not to be seen.
+    fn may_be_dead(&self) -> bool {
+        let Some(pid) = self.pid else { return true };
+        match fs::read_to_string(format!("/proc/{pid}/stat")) {
+            // "pid (command) state ...": a zombie or dead one runs no more.
+            Ok(stat) => stat
+                .rsplit(')')
+                .next()
+                .is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X'])),
+            Err(why) => why.kind() == std::io::ErrorKind::NotFound,
+        }
+    }
 }
 
 impl fmt::Display for Holder {
@@ -33,11 +47,33 @@ impl fmt::Display for Holder {
     }
 }
 
+/// How long the lock of a process that is gone, or not to be seen, is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Takes the lock as [`take`] does. A process that was killed leaves its rings to a kernel worker, which holds the file, and
+/// with it the lock, until the last I/O is back. The system shows no pid for such a lock, as for one of another pid namespace:
+/// both are waited for.
+pub(crate) fn take_patiently(
+    file: impl AsFd + Copy,
+    stat: &Stat,
+    exclusive: bool,
+) -> Result<(), Option<Holder>> {
+    let start = Instant::now();
+    loop {
+        match take(file, stat, exclusive) {
+            Err(Some(holder)) if holder.may_be_dead() && start.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Takes the lock, exclusive for writers. `flock` and not `fcntl`: it belongs to the open file, so that closing another
 /// descriptor of the same file does not lose it, and the kernel tells its owner's pid.
 ///
 /// `Err(None)` when file locks do not work there at all; the caller decides.
-pub(crate) fn take(file: impl AsFd, stat: &Stat, exclusive: bool) -> Result<(), Option<Holder>> {
+fn take(file: impl AsFd, stat: &Stat, exclusive: bool) -> Result<(), Option<Holder>> {
     let how = if exclusive {
         FlockOperation::NonBlockingLockExclusive
     } else {

@@ -52,7 +52,7 @@ impl UringChannel {
         device: Arc<str>,
         depth: u32,
     ) -> Result<UringChannel, UringError> {
-        let uring = Uring::new(depth, &[file.fd.as_fd()])?;
+        let mut uring = Uring::new(depth, &[file.fd.as_fd()])?;
         let wake = uring.wake_fd().ok().map(Rc::new);
         if wake.is_none() {
             tracing::warn!(
@@ -232,6 +232,10 @@ impl BdevChannel for UringChannel {
 
     fn wake_fd(&self) -> Option<Rc<OwnedFd>> {
         self.wake.clone()
+    }
+
+    fn clear_wake(&mut self) {
+        self.uring.clear_wake();
     }
 
     fn needs_poll(&self) -> bool {

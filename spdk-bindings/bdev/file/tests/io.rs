@@ -1,6 +1,10 @@
 //! Reading and writing, on io_uring and on threads, through O_DIRECT and through the page cache.
 
-#![allow(missing_docs, reason = "tests")]
+#![allow(
+    missing_docs,
+    clippy::print_stdout,
+    reason = "tests; one of them talks to its parent"
+)]
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -353,4 +357,57 @@ fn outside_changes_are_seen() {
         channel.read(1, 1, filled(4096, 0)).await.1
     });
     assert_eq!(buf.as_slice(), [3; 4096]);
+}
+
+/// Names the file for the child of the next test; unset in ordinary runs.
+const CHILD: &str = "KEEL_BDEV_FILE_TEST_CHILD";
+
+#[test]
+fn child_that_writes_until_it_is_killed() {
+    let Some(path) = std::env::var_os(CHILD) else {
+        return;
+    };
+    let (thread, channel) = channel(Path::new(&path), Engine::Auto, 4096, 4096);
+    let queue = channel.queue(32).unwrap();
+    let clock = Clock::tsc();
+    let mut lba = 0;
+    println!("writing");
+    loop {
+        while queue
+            .submit(Request::write(lba % 4096, 1, filled(4096, 1)).with_fua())
+            .is_ok()
+        {
+            lba += 1;
+        }
+        thread.poll(clock.now());
+        queue.reap(32, drop);
+    }
+}
+
+#[test]
+fn a_killed_engine_does_not_lock_its_successor_out() {
+    use std::io::BufRead as _;
+    use std::process::{Command, Stdio};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    for _ in 0..5 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "child_that_writes_until_it_is_killed",
+                "--exact",
+                "--nocapture",
+            ])
+            .env(CHILD, &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("writing")));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (thread, channel) = channel(&path, Engine::Auto, 4096, 4096);
+        drive(&thread, async move {
+            channel.read(0, 1, filled(4096, 0)).await.0.unwrap()
+        });
+    }
 }

@@ -139,8 +139,10 @@ impl Core {
         if self.has_watch
             && let Some(watch) = &*self.watch.borrow()
         {
-            // We look at the device itself; taking the flag keeps the reactor listening.
-            let _ = watch.take_readable();
+            // Taken in every turn: a flag that nobody takes would stop the reactor from listening.
+            if watch.take_readable() {
+                self.state.borrow_mut().device.clear_wake();
+            }
         }
         let (done, progressed) = self.poll_device(now);
         if done > 0 {

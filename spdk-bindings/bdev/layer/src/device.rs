@@ -52,6 +52,9 @@ pub trait BdevChannel {
         None
     }
 
+    /// The descriptor of [`BdevChannel::wake_fd`] was readable; called before the poll that follows. To empty it.
+    fn clear_wake(&mut self) {}
+
     /// True while something moves on only through [`BdevChannel::poll`] and no descriptor announces it. Asked while I/O
     /// is in flight; devices without a descriptor leave it as it is.
     fn needs_poll(&self) -> bool {

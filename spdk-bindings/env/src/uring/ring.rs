@@ -8,11 +8,12 @@ use core::marker::PhantomData;
 use core::mem;
 use core::time::Duration;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use io_uring::types::{Fixed, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
+use rustix::event::EventfdFlags;
 
 use super::setup::{self, TaskRun, UringError};
 use crate::DmaBuf;
@@ -81,6 +82,8 @@ pub struct Uring {
     fixed_buffers: bool,
     task_run: TaskRun,
     unsubmitted: u32,
+    /// Rung by the kernel for every completion; made when somebody asks.
+    bell: Option<OwnedFd>,
     _own_thread: PhantomData<*const ()>,
 }
 
@@ -107,6 +110,7 @@ impl Uring {
             fixed_buffers: made.fixed_buffers,
             task_run: made.task_run,
             unsubmitted: 0,
+            bell: None,
             _own_thread: PhantomData,
         })
     }
@@ -344,13 +348,30 @@ impl Uring {
         self.enter(Some(patience))
     }
 
-    /// A descriptor of its own for the ring: readable when completions wait. For the reactor's epoll.
+    /// A descriptor for the reactor's epoll: readable when completions wait, until [`Uring::clear_wake`]. An eventfd and not the
+    /// ring itself: with [`TaskRun::Deferred`] the ring does not become readable when I/O finishes.
     ///
     /// # Errors
     /// When the process has no descriptors left.
-    pub fn wake_fd(&self) -> io::Result<OwnedFd> {
-        // SAFETY: the ring's descriptor is open for as long as `self` exists, which outlives this borrow.
-        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }.try_clone_to_owned()
+    pub fn wake_fd(&mut self) -> io::Result<OwnedFd> {
+        if self.bell.is_none() {
+            let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            self.ring.submitter().register_eventfd(bell.as_raw_fd())?;
+            self.bell = Some(bell);
+        }
+        match &self.bell {
+            Some(bell) => bell.try_clone(),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Makes the descriptor of [`Uring::wake_fd`] unreadable until the next completion. Call it before looking for completions,
+    /// so that none is missed.
+    pub fn clear_wake(&self) {
+        if let Some(bell) = &self.bell {
+            // Nothing to read means that nothing rang.
+            let _ = rustix::io::read(bell, &mut [0; 8]);
+        }
     }
 }
 
@@ -369,13 +390,6 @@ impl Uring {
         );
         // ManuallyDrop: never dropped.
         let _ = mem::ManuallyDrop::new((buffers, mem::take(&mut self.pools)));
-    }
-}
-
-impl AsFd for Uring {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: as in `wake_fd`; the borrow is tied to `self`.
-        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 }
 
@@ -401,6 +415,9 @@ impl Drop for Uring {
 mod tests {
     use std::collections::HashMap;
     use std::io::Write as _;
+    use std::os::fd::AsFd as _;
+
+    use rustix::event::{PollFd, PollFlags, Timespec};
 
     use super::*;
     use crate::DmaPool;
@@ -544,6 +561,41 @@ mod tests {
         drop(uring);
         assert!(writing.join().unwrap());
         assert_eq!(pool.available(), 1);
+    }
+
+    #[test]
+    fn a_sleeper_on_the_wake_descriptor_is_woken_by_a_completion() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let mut uring = Uring::new(2, &[reader.as_fd()]).unwrap();
+        let bell = uring.wake_fd().unwrap();
+        let rings = |patience| {
+            let limit = Timespec {
+                tv_sec: patience,
+                tv_nsec: 0,
+            };
+            rustix::event::poll(&mut [PollFd::new(&bell, PollFlags::IN)], Some(&limit)).unwrap()
+                == 1
+        };
+        for user in 0..3 {
+            let read = UringOp::Read {
+                offset: 0,
+                at: 0,
+                len: 4,
+            };
+            uring.submit(read, 0, DmaBuf::alloc(4).ok(), user).unwrap();
+            uring.flush().unwrap();
+            assert!(!rings(0));
+            writer.write_all(b"ring").unwrap();
+            assert!(rings(60), "nobody rang");
+            uring.clear_wake();
+            assert!(!rings(0));
+            uring.flush().unwrap();
+            assert_eq!(
+                uring.reap(|done, result, _| assert_eq!((done, result), (user, 4))),
+                1
+            );
+            uring.clear_wake();
+        }
     }
 
     #[test]
