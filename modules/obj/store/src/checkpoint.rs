@@ -201,6 +201,8 @@ impl<D: BlockDev> Inner<D> {
                 _ => None,
             };
             if !log.changed.wait(work).await {
+                log.quiet.set(true);
+                log.changed.notify();
                 return;
             }
             let mut attempt = 0;

@@ -36,6 +36,8 @@ pub(crate) struct Log {
     failed: RefCell<Option<String>>,
     closing: Cell<bool>,
     ended: Cell<bool>,
+    /// The checkpoint task has ended, too: nothing of this store is on its way to the device.
+    pub(crate) quiet: Cell<bool>,
     pub(crate) frames: Cell<u64>,
     pub(crate) commits: Cell<u64>,
 }
@@ -52,6 +54,7 @@ impl Log {
             failed: RefCell::default(),
             closing: Cell::new(false),
             ended: Cell::new(false),
+            quiet: Cell::new(false),
             frames: Cell::new(0),
             commits: Cell::new(0),
         }

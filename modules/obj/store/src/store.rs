@@ -159,11 +159,12 @@ impl<D: BlockDev> Store<D> {
         Ok((Self(inner), report, tasks))
     }
 
-    /// Refuses new changes, waits for those in the log, and ends the store's tasks. Reads may go on.
+    /// Refuses new changes, waits for those in the log and for a checkpoint under way, and ends the store's tasks. Reads
+    /// may go on.
     pub async fn close(&self) {
         let log = &self.0.log;
         log.close();
-        log.changed.wait(|| log.ended().then_some(())).await;
+        log.changed.wait(|| log.quiet.get().then_some(())).await;
     }
 
     /// Whose store this is.

@@ -290,6 +290,39 @@ fn cuts_upon_cuts() {
     }
 }
 
+/// Killed, not cut: what was not flushed is still in the device's cache, is replayed, and is built upon. A power cut
+/// afterwards must not take away what the second process acknowledged.
+#[test]
+fn a_kill_and_then_a_cut() {
+    for seed in 0..60u64 {
+        let (sim, store) = fresh(1400, 4096, seed);
+        let dev = sim.dev.clone();
+        let ledger = Rc::new(RefCell::new(Ledger::default()));
+        sim.spawn(writer(store.clone(), ledger.clone(), 1, seed, 100));
+        let count = Rc::new(RefCell::new(0));
+        let seen = count.clone();
+        *sim.on_step.borrow_mut() = Some(Box::new(move || *seen.borrow_mut() += 1));
+        let stop = seed * 3;
+        sim.run(async move {
+            while *count.borrow() < stop {
+                yield_once().await;
+            }
+        });
+        drop((sim, store));
+        dev.kill();
+        let (sim, store, _) = open(&dev).unwrap();
+        let s = store.clone();
+        // Without data there is no flush of data that would help out.
+        sim.run(async move { put(&s, "second", b"").await.unwrap() });
+        let mut ledger = ledger.take();
+        ledger.sure.insert("second".into(), Rc::default());
+        let mut rng = StdRng::seed_from_u64(seed);
+        for _ in 0..4 {
+            check(dev.0.medium.borrow().cut(&mut rng), 4096, &ledger, seed);
+        }
+    }
+}
+
 #[test]
 fn an_interrupted_format_leaves_the_device_empty_or_as_it_was() {
     for seed in 0..30u64 {

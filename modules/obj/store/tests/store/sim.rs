@@ -232,6 +232,26 @@ impl SimDev {
         true
     }
 
+    /// The process is killed: each write in flight has reached the cache or not, and is durable only by a later flush,
+    /// even if it was to be forced.
+    pub(crate) fn kill(&self) {
+        let queue = std::mem::take(&mut *self.0.queue.borrow_mut());
+        for mut request in queue {
+            request.fua = false;
+            let reached = self.0.rng.borrow_mut().random_bool(0.5);
+            if reached && request.kind == Kind::Write {
+                self.perform(&mut request);
+            } else {
+                let mut medium = self.0.medium.borrow_mut();
+                let others = |(write, _): &(u64, Block)| *write != request.write;
+                medium
+                    .pending
+                    .values_mut()
+                    .for_each(|contents| contents.retain(others));
+            }
+        }
+    }
+
     fn perform(&self, request: &mut Request) {
         let size = self.block_size();
         let mut cached = self.0.cached.borrow_mut();
@@ -447,7 +467,9 @@ pub(crate) fn open_with(
     Ok((store, report))
 }
 
+/// Opens the store of a device as the next process would: what the one before had asked for is done.
 pub(crate) fn open(dev: &SimDev) -> Result<(Sim, Store<SimDev>, OpenReport), StoreError> {
+    while dev.complete_one() {}
     let sim = Sim::new(dev.clone());
     let (store, report) = open_with(&sim, OpenOptions::default())?;
     Ok((sim, store, report))

@@ -136,6 +136,33 @@ fn destroying_gives_everything_back_even_while_it_is_read() {
     assert_eq!(store.space(), empty);
 }
 
+/// A reader that is at it when its object is replaced reads the old bytes, never another object's.
+#[test]
+fn blocks_under_a_reader_are_not_given_to_others() {
+    for seed in 0..100u64 {
+        let (sim, store) = fresh(640, 4096, seed);
+        let s = store.clone();
+        sim.run(async move { put(&s, "a", &bytes(0, 20_000)).await.unwrap() });
+        let reader = store.clone();
+        let done = std::rc::Rc::new(std::cell::Cell::new(false));
+        let seen = done.clone();
+        sim.spawn(async move {
+            let data = get(&reader, "a").await.unwrap();
+            assert!((0..9).any(|i| data == bytes(i, 20_000)), "mixed");
+            seen.set(true);
+        });
+        let s = store.clone();
+        sim.run(async move {
+            for i in 1..9 {
+                put(&s, "a", &bytes(i, 20_000)).await.unwrap();
+            }
+            while !done.get() {
+                put(&s, "beat", b"x").await.unwrap();
+            }
+        });
+    }
+}
+
 #[test]
 fn a_full_log_refuses_new_names_and_lets_old_ones_go() {
     let (sim, store) = fresh(4096, 4096, 1);
