@@ -15,6 +15,7 @@ use bdev_file::{Engine, FileBdev, FileOptions};
 use spdk_bdev::testing::{Oracle, drive, verify};
 use spdk_bdev::{Channel, Descriptor, Mode, Op, Registry, Request};
 use spdk_env::{Clock, DmaBuf, DmaPool};
+use spdk_reactor::{ReactorOptions, ReactorSet};
 use spdk_thread::{Thread, ThreadOptions};
 
 const ENGINES: [Engine; 2] = [Engine::Auto, Engine::Threads];
@@ -409,5 +410,41 @@ fn a_killed_engine_does_not_lock_its_successor_out() {
         drive(&thread, async move {
             channel.read(0, 1, filled(4096, 0)).await.0.unwrap()
         });
+    }
+}
+
+#[test]
+fn a_sleeping_reactor_is_woken_by_its_io() {
+    for engine in ENGINES {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, descriptor) = open_at(&dir.path().join("disk"), engine, 4096, 64);
+        // An hour of idle goal: only the device's descriptor can end a sleep.
+        let options = ReactorOptions {
+            idle_latency_us: 3_600_000_000,
+            pin: false,
+            ..ReactorOptions::default()
+        };
+        let mut set = ReactorSet::start(&options).unwrap();
+        let (done, finished) = std::sync::mpsc::channel();
+        let init = move |thread: &Thread| {
+            let channel = descriptor.get_channel(thread).unwrap();
+            let io = async move {
+                for lba in 0..64 {
+                    channel
+                        .write(lba, 1, filled(4096, 1), true)
+                        .await
+                        .0
+                        .unwrap();
+                    channel.read(lba, 1, filled(4096, 0)).await.0.unwrap();
+                }
+                done.send(()).unwrap();
+            };
+            thread.spawn("io", io).unwrap().detach();
+        };
+        set.reactors()[0]
+            .spawn_thread("t", ThreadOptions::default(), init)
+            .unwrap();
+        finished.recv().unwrap();
+        set.shutdown(std::time::Duration::from_secs(60)).unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! How many I/Os per second one core does through the block layer: random blocks, one completion per I/O, the latency of each
 //! recorded, through the same queue that modules use.
 //!
-//! `cargo run --release -p bdev_file --example iops -- null|malloc|file:PATH read|write QUEUE_DEPTH SECONDS [IO_SIZE] [uring|threads] [poll|sleep]`
+//! `cargo run --release -p bdev_fault --example iops -- null|malloc|file:PATH read|write QUEUE_DEPTH SECONDS [IO_SIZE] [uring|threads] [poll|sleep]`
 //!
 //! `sleep`: with nothing to do, wait for the device's descriptor, as a reactor with an idle goal does; else poll always.
 
@@ -9,6 +9,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -114,72 +115,122 @@ fn device(name: &str, threads: bool) -> Result<Arc<dyn Bdev>, Box<dyn Error>> {
     })
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+struct Args {
+    device: String,
+    op: Op,
+    depth: u32,
+    seconds: u64,
+    io_size: u32,
+    threads: bool,
+    sleeps: bool,
+}
+
+fn arguments() -> Result<Args, Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [name, workload, depth, seconds, rest @ ..] = &args[..] else {
+    let [device, workload, depth, seconds, rest @ ..] = &args[..] else {
         return Err(
-            "arguments: null|malloc|file:PATH read|write QUEUE_DEPTH SECONDS [IO_SIZE] [threads]"
+            "arguments: null|malloc|file:PATH read|write QUEUE_DEPTH SECONDS [IO_SIZE] [uring|threads] [poll|sleep]"
                 .into(),
         );
     };
-    let (depth, seconds): (u32, u64) = (depth.parse()?, seconds.parse()?);
-    let io_size: u32 = rest.first().map_or(Ok(4096), |size| size.parse())?;
-    let op = if workload == "write" {
-        Op::Write
-    } else {
-        Op::Read
-    };
+    Ok(Args {
+        device: device.clone(),
+        op: if workload == "write" {
+            Op::Write
+        } else {
+            Op::Read
+        },
+        depth: depth.parse()?,
+        seconds: seconds.parse()?,
+        io_size: rest.first().map_or(Ok(4096), |size| size.parse())?,
+        threads: rest.get(1).is_some_and(|word| word == "threads"),
+        sleeps: rest.get(2).is_some_and(|word| word == "sleep"),
+    })
+}
 
+/// The queue with its first I/Os in flight.
+fn start(args: &Args, thread: &Thread) -> Result<Load, Box<dyn Error>> {
     let registry = Registry::new();
-    registry.register(device(
-        name,
-        rest.get(1).is_some_and(|word| word == "threads"),
-    )?)?;
+    registry.register(device(&args.device, args.threads)?)?;
     let descriptor = registry.open("device", Mode::ReadWrite, "iops")?;
     let geometry = descriptor.geometry();
-    if geometry.num_blocks * u64::from(geometry.block_size) < 1 << 20 {
-        return Err("the device is too small".into());
+    if geometry.bytes() < 1 << 20 || args.io_size < geometry.block_size {
+        return Err("the device or the I/O size is too small".into());
     }
-    let thread = Thread::new("iops", ThreadOptions::default());
-    let channel = descriptor.get_channel(&thread)?;
-    let queue = channel.queue(depth)?;
-    drop(channel);
     let clock = Clock::tsc();
-    let pool = DmaPool::new(io_size as usize, depth as usize)?;
+    let pool = DmaPool::new(args.io_size as usize, args.depth as usize)?;
     let mut load = Load {
-        queue,
+        queue: descriptor.get_channel(thread)?.queue(args.depth)?,
         blocks: geometry.num_blocks,
-        io_blocks: io_size / geometry.block_size,
-        op,
+        io_blocks: args.io_size / geometry.block_size,
+        op: args.op,
         random: 0x9e37_79b9_7f4a_7c15,
-        started: vec![clock.raw(); depth as usize],
+        started: vec![clock.raw(); args.depth as usize],
         latency: Histogram {
             counts: vec![0; 58 * 64],
         },
         clock,
     };
-    for user in 0..u64::from(depth) {
+    for user in 0..u64::from(args.depth) {
+        let buf = pool.get().ok_or("pool")?;
         let request = Request {
-            op,
-            ..Request::read(load.next_lba(), load.io_blocks, pool.get().ok_or("pool")?)
+            op: args.op,
+            ..Request::read(load.next_lba(), load.io_blocks, buf)
         };
         load.queue.submit(request.with_user(user))?;
     }
-    let load = Rc::new(RefCell::new(load));
+    Ok(load)
+}
+
+/// Seconds of processor time that this thread has used.
+fn cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// Waits for the device's descriptor, as a reactor would.
+fn sleep(thread: &Thread, watched: &mut Vec<(u32, Rc<OwnedFd>)>) -> Result<(), Box<dyn Error>> {
+    thread.drain_fd_changes(|change| {
+        watched.retain(|(id, _)| *id != change.id);
+        if change.interest.readable {
+            watched.push((change.id, change.fd));
+        }
+    });
+    let mut fds: Vec<PollFd<'_>> = watched
+        .iter()
+        .map(|(_, fd)| PollFd::new(fd, PollFlags::IN))
+        .collect();
+    let limit = Timespec {
+        tv_sec: 1,
+        tv_nsec: 0,
+    };
+    if rustix::event::poll(&mut fds, Some(&limit))? > 0 {
+        watched
+            .iter()
+            .for_each(|(id, _)| thread.fd_ready(*id, Interest::READABLE));
+    }
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = arguments()?;
+    let thread = Thread::new("iops", ThreadOptions::default());
+    let load = Rc::new(RefCell::new(start(&args, &thread)?));
+    let clock = load.borrow().clock;
     let count = Rc::new(Cell::new(0u64));
     let poller = thread.register_poller("load", Period::EveryTurn, {
-        let (load, count) = (Rc::clone(&load), Rc::clone(&count));
+        let (load, count, depth) = (Rc::clone(&load), Rc::clone(&count), args.depth);
         move |_| {
             let mut load = load.borrow_mut();
             let mut done = 0;
-            while done < depth as usize {
+            while done < depth {
                 let Some(completion) = load.queue.pop() else {
                     break;
                 };
                 load.again(completion);
                 done += 1;
             }
-            count.set(count.get() + done as u64);
+            count.set(count.get() + u64::from(done));
             if done > 0 {
                 PollResult::Busy
             } else {
@@ -189,50 +240,31 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     // The device's channel announces its work.
     poller.set_interrupt_mode(true);
-    let cpu = || {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-    };
-    let (start, start_cpu, mut turns) = (clock.now(), cpu(), 0u64);
-    let mut now = start;
-    let sleeps = rest.get(2).is_some_and(|word| word == "sleep");
-    let mut watched = Vec::new();
-    while now - start < seconds * 1_000_000_000 {
+    let (first, first_cpu, mut turns, mut watched) = (clock.now(), cpu_seconds(), 0u64, Vec::new());
+    let mut now = first;
+    while now - first < args.seconds * 1_000_000_000 {
         now = clock.now();
-        let busy = thread.poll(now).is_busy();
         turns += 1;
-        if sleeps && !busy && !thread.needs_polling() {
-            thread.drain_fd_changes(|change| {
-                watched.retain(|(id, _)| *id != change.id);
-                if change.interest.readable {
-                    watched.push((change.id, change.fd));
-                }
-            });
-            let mut fds: Vec<PollFd<'_>> = watched
-                .iter()
-                .map(|(_, fd)| PollFd::new(fd, PollFlags::IN))
-                .collect();
-            let limit = Timespec {
-                tv_sec: 1,
-                tv_nsec: 0,
-            };
-            if rustix::event::poll(&mut fds, Some(&limit))? > 0 {
-                watched
-                    .iter()
-                    .for_each(|(id, _)| thread.fd_ready(*id, Interest::READABLE));
-            }
+        if !thread.poll(now).is_busy() && args.sleeps && !thread.needs_polling() {
+            sleep(&thread, &mut watched)?;
         }
     }
-    let used = cpu() - start_cpu;
-    let (elapsed, done) = ((now - start) as f64 / 1e9, count.get());
-    drop(poller);
+    let (elapsed, used, done) = (
+        (now - first) as f64 / 1e9,
+        cpu_seconds() - first_cpu,
+        count.get() as f64,
+    );
     let load = load.borrow();
-    let micros = |q| load.clock.ticks_to_ns(load.latency.quantile(q)) as f64 / 1e3;
+    let micros = |q| clock.ticks_to_ns(load.latency.quantile(q)) as f64 / 1e3;
     println!(
-        "{name} {workload} {io_size} B, depth {depth}: {:.0} IOPS ({:.0} per CPU second), {:.1} I/Os per turn, p50 {:.2} us, p99 {:.2} us, p99.9 {:.2} us",
-        done as f64 / elapsed,
-        done as f64 / used,
-        done as f64 / turns as f64,
+        "{} {} {} B, depth {}: {:.0} IOPS ({:.0} per CPU second), {:.1} I/Os per turn, p50 {:.2} us, p99 {:.2} us, p99.9 {:.2} us",
+        args.device,
+        args.op,
+        args.io_size,
+        args.depth,
+        done / elapsed,
+        done / used,
+        done / turns as f64,
         micros(0.5),
         micros(0.99),
         micros(0.999)

@@ -1,4 +1,4 @@
-//! The layer on real devices: modes, rejects, queues, futures, destruction, counters.
+//! The layer on a real device: modes, rejects, queues, futures, destruction, counters.
 
 #![allow(missing_docs, reason = "tests")]
 
@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bdev_malloc::MallocBdev;
-use bdev_null::NullBdev;
 use spdk_bdev::{BdevErrorKind, Descriptor, Mode, Op, Registry, Request};
 use spdk_env::{DmaBuf, DmaPool};
 use spdk_thread::testing::Lockstep;
@@ -20,7 +19,7 @@ fn registry() -> Registry {
         .register(Arc::new(MallocBdev::new("mem", 512, 64).unwrap()))
         .unwrap();
     registry
-        .register(Arc::new(NullBdev::new("nil", 4096, 1024)).clone())
+        .register(Arc::new(MallocBdev::new("nil", 4096, 1024).unwrap()))
         .unwrap();
     registry
 }
@@ -74,14 +73,14 @@ fn opening_has_modes_and_names_who_is_first() {
 fn names_are_unique_and_sizes_sane() {
     let registry = registry();
     let again = registry
-        .register(Arc::new(NullBdev::new("nil", 512, 1)))
+        .register(Arc::new(MallocBdev::new("nil", 512, 1).unwrap()))
         .unwrap_err();
     assert_eq!(
         again.to_string(),
         "a block device named `nil` is registered already"
     );
     let odd = registry
-        .register(Arc::new(NullBdev::new("odd", 1000, 1)))
+        .register(Arc::new(MallocBdev::new("odd", 1000, 1).unwrap()))
         .unwrap_err();
     assert_eq!(
         odd.to_string(),
@@ -95,6 +94,61 @@ fn names_are_unique_and_sizes_sane() {
     assert_eq!(names, ["mem", "nil"]);
 }
 
+/// Whether through a read-only descriptor, the request, and its message.
+fn bad_requests() -> Vec<(bool, Request, &'static str)> {
+    let buf = || filled(2, 1);
+    vec![
+        (
+            false,
+            Request::read(64, 1, buf()),
+            "read of 1 blocks at lba 64 rejected: the device ends at lba 64",
+        ),
+        (
+            false,
+            Request::read(63, 2, buf()),
+            "read of 2 blocks at lba 63 rejected: the device ends at lba 64",
+        ),
+        (
+            false,
+            Request::write(u64::MAX, 2, buf()),
+            "write of 2 blocks at lba 18446744073709551615 rejected: the device ends at lba 64",
+        ),
+        (
+            false,
+            Request::unmap(0, 65),
+            "unmap of 65 blocks at lba 0 rejected: the device ends at lba 64",
+        ),
+        (
+            false,
+            Request::write_zeroes(0, 0),
+            "write-zeroes of 0 blocks at lba 0 rejected: it has no blocks",
+        ),
+        (
+            false,
+            Request::read(0, 3, buf()),
+            "read of 3 blocks at lba 0 rejected: it needs 1536 bytes and its buffer has 1024",
+        ),
+        (
+            false,
+            Request {
+                buf: None,
+                ..Request::read(0, 1, buf())
+            },
+            "read of 1 blocks at lba 0 rejected: it has no buffer",
+        ),
+        (
+            true,
+            Request::write(0, 1, buf()),
+            "write of 1 blocks at lba 0 rejected: the descriptor is read-only",
+        ),
+        (
+            true,
+            Request::unmap(0, 1),
+            "unmap of 1 blocks at lba 0 rejected: the descriptor is read-only",
+        ),
+    ]
+}
+
 #[test]
 fn each_bad_request_gets_its_exact_message_and_its_buffer_back() {
     let mut lockstep = Lockstep::new();
@@ -106,65 +160,28 @@ fn each_bad_request_gets_its_exact_message_and_its_buffer_back() {
         .queue(1)
         .unwrap();
     let reader = registry.open("mem", Mode::ReadOnly, "reader").unwrap();
-    let read_only = reader.get_channel(&thread).unwrap().queue(1).unwrap();
-    let buf = || filled(2, 1);
-    let cases = [
-        (
-            &queue,
-            Request::read(64, 1, buf()),
-            "read of 1 blocks at lba 64 rejected: the device ends at lba 64",
-        ),
-        (
-            &queue,
-            Request::read(63, 2, buf()),
-            "read of 2 blocks at lba 63 rejected: the device ends at lba 64",
-        ),
-        (
-            &queue,
-            Request::write(u64::MAX, 2, buf()),
-            "write of 2 blocks at lba 18446744073709551615 rejected: the device ends at lba 64",
-        ),
-        (
-            &queue,
-            Request::unmap(0, 65),
-            "unmap of 65 blocks at lba 0 rejected: the device ends at lba 64",
-        ),
-        (
-            &queue,
-            Request::write_zeroes(0, 0),
-            "write-zeroes of 0 blocks at lba 0 rejected: it has no blocks",
-        ),
-        (
-            &queue,
-            Request::read(0, 3, buf()),
-            "read of 3 blocks at lba 0 rejected: it needs 1536 bytes and its buffer has 1024",
-        ),
-        (
-            &queue,
-            Request {
-                buf: None,
-                ..Request::read(0, 1, buf())
-            },
-            "read of 1 blocks at lba 0 rejected: it has no buffer",
-        ),
-        (
-            &read_only,
-            Request::write(0, 1, buf()),
-            "write of 1 blocks at lba 0 rejected: the descriptor is read-only",
-        ),
-        (
-            &read_only,
-            Request::unmap(0, 1),
-            "unmap of 1 blocks at lba 0 rejected: the descriptor is read-only",
-        ),
-    ];
-    for (queue, request, text) in cases {
+    let reading = reader.get_channel(&thread).unwrap().queue(1).unwrap();
+    for (read_only, request, text) in bad_requests() {
+        let queue = if read_only { &reading } else { &queue };
         let had_buffer = request.buf.is_some();
         let rejected = queue.submit(request).unwrap_err();
         assert_eq!(rejected.to_string(), text);
         assert_eq!(rejected.request.buf.is_some(), had_buffer);
         assert_eq!(queue.in_flight(), 0);
     }
+}
+
+#[test]
+fn too_long_and_too_many_are_rejected_with_their_bounds() {
+    let mut lockstep = Lockstep::new();
+    let thread = lockstep.thread("t");
+    let registry = registry();
+    let queue = open(&registry, "mem")
+        .get_channel(&thread)
+        .unwrap()
+        .queue(1)
+        .unwrap();
+    let buf = || filled(2, 1);
     let nil = open(&registry, "nil")
         .get_channel(&thread)
         .unwrap()
