@@ -448,3 +448,142 @@ fn a_sleeping_reactor_is_woken_by_its_io() {
         set.shutdown(std::time::Duration::from_secs(60)).unwrap();
     }
 }
+
+/// A loop device over `backing`, taken away when dropped. Only root can have one.
+struct Loop(String);
+
+impl Loop {
+    fn new(backing: &Path) -> Option<Loop> {
+        let made = std::process::Command::new("losetup")
+            .args(["-f", "--show"])
+            .arg(backing)
+            .output()
+            .ok()?;
+        let name = String::from_utf8(made.stdout).ok()?.trim().to_owned();
+        (made.status.success() && !name.is_empty()).then_some(Loop(name))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup")
+            .args(["-d", &self.0])
+            .status();
+    }
+}
+
+#[test]
+fn a_kernel_block_device_works_and_a_mounted_one_is_refused() {
+    use std::process::Command;
+    let dir = tempfile::tempdir().unwrap();
+    let backing = dir.path().join("backing");
+    fs::File::create(&backing)
+        .unwrap()
+        .set_len(4 << 20)
+        .unwrap();
+    let Some(disk) = Loop::new(&backing) else {
+        return;
+    };
+    let path = Path::new(&disk.0);
+    for engine in ENGINES {
+        let options = FileOptions {
+            engine,
+            ..FileOptions::default()
+        };
+        let registry = Registry::new();
+        registry
+            .register(Arc::new(FileBdev::open("disk", path, &options).unwrap()))
+            .unwrap();
+        let descriptor = registry.open("disk", Mode::ReadWrite, "test").unwrap();
+        assert_eq!(descriptor.geometry().num_blocks, 1024);
+        let thread = thread();
+        let channel = descriptor.get_channel(&thread).unwrap();
+        drive(&thread, async move {
+            let mut oracle = Oracle::new(&channel, 5).await;
+            oracle.run(300).await;
+            oracle.verify().await;
+            channel.unmap(0, 1024).await.unwrap();
+        });
+    }
+    let odd = FileOptions {
+        create_size: Some(8 << 20),
+        ..FileOptions::default()
+    };
+    let resized = FileBdev::open("disk", path, &odd).unwrap_err().to_string();
+    assert!(
+        resized.contains("exists with 4194304 bytes and 8388608 were asked for"),
+        "{resized}"
+    );
+    let mount = dir.path().join("mount");
+    fs::create_dir(&mount).unwrap();
+    let formatted = Command::new("mkfs.ext4").arg("-q").arg(path).status();
+    if !formatted.is_ok_and(|status| status.success())
+        || !Command::new("mount")
+            .arg(path)
+            .arg(&mount)
+            .status()
+            .unwrap()
+            .success()
+    {
+        return;
+    }
+    let text = FileBdev::open("disk", path, &FileOptions::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        Command::new("umount")
+            .arg(&mount)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let (device, place) = (path.display(), mount.display());
+    assert_eq!(
+        text,
+        format!(
+            "block device `{device}` is in use (mounted at {place}): unmount or release it first"
+        )
+    );
+}
+
+#[test]
+fn a_read_only_file_system_is_named() {
+    use std::process::Command;
+    let dir = tempfile::tempdir().unwrap();
+    fs::File::create(dir.path().join("disk"))
+        .unwrap()
+        .set_len(8192)
+        .unwrap();
+    let bind = |args: &[&str]| Command::new("mount").args(args).arg(dir.path()).status();
+    let shown = dir.path().display().to_string();
+    // Only root can mount; a bind of the directory on itself, then read-only.
+    if !bind(&["--bind", &shown]).is_ok_and(|status| status.success()) {
+        return;
+    }
+    assert!(bind(&["-o", "remount,ro,bind"]).unwrap().success());
+    let path = dir.path().join("disk");
+    let text = FileBdev::open("disk", &path, &FileOptions::default())
+        .unwrap_err()
+        .to_string();
+    let read_only = FileOptions {
+        read_only: true,
+        ..FileOptions::default()
+    };
+    let reader = FileBdev::open("disk", &path, &read_only).map(drop);
+    assert!(
+        Command::new("umount")
+            .arg("-l")
+            .arg(dir.path())
+            .status()
+            .unwrap()
+            .success()
+    );
+    reader.unwrap();
+    assert_eq!(
+        text,
+        format!(
+            "`{}` is on a read-only file system: remount it, or open the device read-only",
+            path.display()
+        )
+    );
+}
