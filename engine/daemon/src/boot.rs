@@ -100,28 +100,7 @@ fn start(
             Layout::compute(&wiring::layout(&config), &Core::of(topology))
         })
         .map_err(BootError::config)?;
-    let devices = phases.run("devices", || Devices::open(&config))?;
-    let mut modules = phases
-        .run("module load", || {
-            Modules::load(&config.modules.load, &wiring::module_path(&config))
-        })
-        .map_err(BootError::config)?;
-
-    let entries = modules.iter().map(|(m, _)| ModuleEntry {
-        info: m.info().clone(),
-        path: m.path().display().to_string(),
-    });
-    let (uuid, started) = (identity.uuid, phases.started());
-    let parts = Parts {
-        config,
-        uuid,
-        started,
-        events: sender,
-        log: log.clone(),
-        devices,
-        modules: entries.collect(),
-    };
-    let engine = Engine::new(parts);
+    let (engine, mut modules) = assemble(config, &identity, sender, log.clone(), &mut phases)?;
 
     let registries = Registries::default();
     let host = phases
@@ -154,6 +133,36 @@ fn start(
             Err(error)
         }
     }
+}
+
+/// Opens what the engine is made of: its devices and its modules.
+fn assemble(
+    config: Config,
+    identity: &Identity,
+    events: Events,
+    log: LogControl,
+    phases: &mut Phases,
+) -> Result<(Arc<Engine>, Modules), BootError> {
+    let devices = phases.run("devices", || Devices::open(&config))?;
+    let modules = phases
+        .run("module load", || {
+            Modules::load(&config.modules.load, &wiring::module_path(&config))
+        })
+        .map_err(BootError::config)?;
+    let entries = modules.iter().map(|(module, _)| ModuleEntry {
+        info: module.info().clone(),
+        path: module.path().display().to_string(),
+    });
+    let parts = Parts {
+        config,
+        uuid: identity.uuid,
+        started: phases.started(),
+        events,
+        log,
+        devices,
+        modules: entries.collect(),
+    };
+    Ok((Engine::new(parts), modules))
 }
 
 /// Where modules' keys and handlers go.

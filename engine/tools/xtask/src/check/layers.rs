@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
+
 use serde::Deserialize;
 
 use super::LAYERS;
@@ -17,6 +18,9 @@ pub(crate) struct Layers {
     layer: Vec<Layer>,
     #[serde(default)]
     test_only: Vec<String>,
+    /// Further crates that the tests of one crate may use.
+    #[serde(default)]
+    tests: BTreeMap<String, Vec<String>>,
     #[serde(default)]
     unsafe_fence: Fence,
 }
@@ -149,9 +153,13 @@ fn edges(package: &Package, layers: &Layers, findings: &mut Vec<Finding>) {
     }
     for dependency in &package.dev_dependencies {
         let below = layers.level(dependency).is_some_and(|below| below < level);
-        if !below && !layers.test_only.contains(dependency) {
+        let listed = layers
+            .tests
+            .get(name)
+            .is_some_and(|tests| tests.contains(dependency));
+        if !below && !listed && !layers.test_only.contains(dependency) {
             fail(format!(
-                "tests of `{name}` -> `{dependency}` leads sideways or up, and that crate is not test_only in {LAYERS}"
+                "tests of `{name}` -> `{dependency}` leads sideways or up, and {LAYERS} does not have it in `test_only` or `tests`"
             ));
         }
     }
@@ -278,6 +286,21 @@ mod tests {
         assert!(said[0].contains("sideways or up"), "{said:?}");
         let said = found(DATA, "[dependencies]\nfake.workspace = true\n");
         assert!(said[0].contains("for tests only"), "{said:?}");
+    }
+
+    #[test]
+    fn an_edge_of_tests_is_for_one_crate_only() {
+        let data =
+            format!("{DATA}[tests]\nthread = [\"fake\"]\n").replace("test_only = [\"fake\"]", "");
+        assert_eq!(
+            found(&data, "[dev-dependencies]\nfake.workspace = true\n"),
+            [""; 0]
+        );
+        let other = data.replace("[tests]\nthread", "[tests]\nring");
+        assert!(
+            found(&other, "[dev-dependencies]\nfake.workspace = true\n")[0]
+                .contains("sideways or up")
+        );
     }
 
     #[test]
