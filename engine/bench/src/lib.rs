@@ -8,9 +8,11 @@
 //! | [`bdev`] | I/Os per second of a block device, through the channel that modules use |
 //! | [`message`] | messages from one core to another: throughput, ping-pong |
 //! | [`ult`] | creating, running and joining an async ULT; yielding |
+//! | [`drpc`] | a dRPC round trip beside a bare socket ping-pong |
 //! | [`tls`] | reading a value of per-xstream storage |
 
 pub mod bdev;
+pub mod drpc;
 mod histogram;
 mod lane;
 pub mod message;

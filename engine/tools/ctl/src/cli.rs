@@ -282,6 +282,8 @@ pub(crate) enum Bench {
     Ult(BenchSeconds),
     /// Access to per-xstream storage.
     Tls(BenchSeconds),
+    /// A 64-byte dRPC echo beside a bare SOCK_SEQPACKET ping-pong.
+    Drpc(BenchSeconds),
 }
 
 #[derive(Args)]

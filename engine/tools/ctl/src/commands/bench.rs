@@ -1,6 +1,6 @@
-//! `keel bench bdev|message|ult|tls`: runs in this process, needs no engine.
+//! `keel bench bdev|message|ult|tls|drpc`: runs in this process, needs no engine.
 
-use engine_bench::{Latency, bdev, message, tls, ult};
+use engine_bench::{Latency, bdev, drpc, message, tls, ult};
 
 use crate::cli::{Bench, BenchBdev, Cli};
 use crate::error::{CliError, Exit};
@@ -39,6 +39,18 @@ pub(crate) fn run(cli: &Cli, command: &Bench) -> Result<(), CliError> {
                 format!(
                     "typed key {:.2} ns\nas a module reads it {:.2} ns",
                     r.typed_ns, r.module_ns
+                )
+            },
+        ),
+        Bench::Drpc(options) => show(
+            cli.output,
+            &drpc::run(options.seconds).map_err(failed)?,
+            |r| {
+                format!(
+                    "dRPC echo of 64 bytes {}\nbare socket ping-pong {}\nratio of the medians {:.2}",
+                    latency(&r.drpc_us),
+                    latency(&r.bare_us),
+                    r.ratio_p50
                 )
             },
         ),
