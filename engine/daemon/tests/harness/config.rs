@@ -1,0 +1,141 @@
+//! Configurations as text, in a scratch directory of their own.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::process::{Engine, Exited};
+
+/// What is under the targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A sparse file each, which stays between starts.
+    File,
+    /// Memory, gone with the engine.
+    Malloc,
+}
+
+/// A scratch directory and what an engine in it is told. Dropped, the directory goes.
+pub struct Config {
+    pub dir: TempDir,
+    pub targets: u32,
+    pub kind: Kind,
+    /// Bytes of one device.
+    pub size: u64,
+    pub modules: Vec<String>,
+    /// Where modules are looked for first.
+    pub module_path: Option<PathBuf>,
+    pub control_server: Option<PathBuf>,
+    /// Directory of the device files; the scratch directory unless told.
+    pub device_dir: Option<PathBuf>,
+    /// The engine's dRPC socket.
+    pub socket: PathBuf,
+    /// Whether missing device files are made.
+    pub create: bool,
+}
+
+impl Config {
+    /// One target per device of 64 MiB, the modules that ship.
+    pub fn new(targets: u32, kind: Kind) -> Config {
+        let dir = TempDir::with_prefix("keel-test-").expect("a scratch directory");
+        Config {
+            socket: dir.path().join("engine.sock"),
+            dir,
+            targets,
+            kind,
+            size: 64 << 20,
+            modules: ["mgmt", "obj", "hello"].map(str::to_owned).to_vec(),
+            module_path: None,
+            control_server: None,
+            device_dir: None,
+            create: true,
+        }
+    }
+
+    /// In memory, with these modules; libraries of them that are in the scratch directory come first.
+    pub fn with_modules(modules: &[&str]) -> Config {
+        let mut config = Config::new(2, Kind::Malloc);
+        config.modules = modules.iter().map(|name| (*name).to_owned()).collect();
+        config.module_path = Some(config.path().to_owned());
+        config
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn storage(&self) -> PathBuf {
+        self.path().join("storage")
+    }
+
+    /// The file of a target's device.
+    pub fn device(&self, target: u32) -> PathBuf {
+        let dir = self.device_dir.as_deref().unwrap_or(self.path());
+        dir.join(format!("d{target}.img"))
+    }
+
+    /// Makes the file of a target's device by hand.
+    pub fn make_device(&self, target: u32, len: u64) -> File {
+        let file = File::create(self.device(target)).expect("a device file");
+        file.set_len(len).expect("its length");
+        file
+    }
+
+    /// As the engine reads it.
+    pub fn text(&self) -> String {
+        use std::fmt::Write;
+        let list = |items: Vec<String>| {
+            let quoted: Vec<_> = items.iter().map(|item| format!("{item:?}")).collect();
+            quoted.join(", ")
+        };
+        let paths = self.module_path.iter().map(|p| p.display().to_string());
+        let mut text = format!(
+            "[engine]\nstorage_dir = {:?}\ntargets = {}\noversubscribe = true\nidle_latency_us = 50\n\n\
+             [modules]\nload = [{}]\npath = [{}]\n\n\
+             [drpc]\nsocket = {:?}\n",
+            self.storage(),
+            self.targets,
+            list(self.modules.clone()),
+            list(paths.collect()),
+            self.socket,
+        );
+        if let Some(socket) = &self.control_server {
+            let _ = writeln!(text, "control_server = {socket:?}");
+        }
+        text += "\n[rpc]\nlisten = \"127.0.0.1:0\"\nbulk_memory = \"32MiB\"\n\n[telemetry]\nlog_mask = \"INFO\"\n";
+        for target in 0..self.targets {
+            let _ = write!(text, "\n[[device]]\nname = \"d{target}\"\n");
+            let _ = match self.kind {
+                Kind::Malloc => writeln!(text, "kind = \"malloc\"\nsize = {}", self.size),
+                Kind::File if self.create => writeln!(
+                    text,
+                    "kind = \"file\"\npath = {:?}\ncreate = true\nsize = {}",
+                    self.device(target),
+                    self.size
+                ),
+                Kind::File => writeln!(text, "kind = \"file\"\npath = {:?}", self.device(target)),
+            };
+        }
+        text
+    }
+
+    /// Starts an engine and waits until it is open for business.
+    pub fn start(&self) -> Engine {
+        let mut engine = self.spawn();
+        engine.wait_ready();
+        engine
+    }
+
+    /// Starts an engine and waits for nothing.
+    pub fn spawn(&self) -> Engine {
+        let file = self.path().join("engine.toml");
+        std::fs::write(&file, self.text()).expect("the configuration");
+        Engine::spawn(&file, self.path(), self.socket.clone())
+    }
+
+    /// Starts an engine that must not start.
+    pub fn fails(&self) -> Exited {
+        self.spawn().exited()
+    }
+}

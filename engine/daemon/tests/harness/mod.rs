@@ -1,0 +1,19 @@
+//! One real engine per test: a scratch directory, a configuration, the process, its log, its end. Every wait is bounded.
+
+#![allow(dead_code, reason = "each test file uses its part of it")]
+#![allow(missing_docs, reason = "a test")]
+
+mod config;
+mod libraries;
+mod process;
+
+pub use config::{Config, Kind};
+pub use process::{Engine, Exited, PATIENCE, eventually};
+
+/// Bytes that repeat for the same seed and do not compress.
+pub fn bytes(seed: u64, len: usize) -> Vec<u8> {
+    use rand::{RngCore, SeedableRng};
+    let mut data = vec![0; len];
+    rand::rngs::SmallRng::seed_from_u64(seed).fill_bytes(&mut data);
+    data
+}
