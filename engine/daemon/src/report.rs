@@ -42,7 +42,6 @@ fn targets(engine: &Engine) -> Vec<keel::Target> {
             device: share.descriptor.name().to_owned(),
             device_uuid: share.descriptor.bdev().uuid().to_string(),
             bytes_total: share.num_blocks * u64::from(share.descriptor.geometry().block_size),
-            bytes_free: 0,
             state: "up".to_owned(),
         })
     };

@@ -1,11 +1,13 @@
 //! Devices as DAOS's management lists them (`SMD`: per-server metadata of devices and pools).
 
 use crate::engine::{devices, status};
+use crate::pools::obj;
 use crate::proto::ctl::{
     BioHealthReq, BioHealthResp, NvmeController, NvmeDevState, SmdDevReq, SmdDevResp, SmdDevice,
 };
-use crate::proto::keel::{Device, EngineStatus};
+use crate::proto::keel::Device;
 use module_sdk::Der;
+use obj_proto::{Op, wire};
 use std::time::{SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
@@ -14,11 +16,13 @@ const ALL_ROLES: u32 = 1 | 2 | 4;
 
 /// `SMD_LIST_DEVS`.
 pub(crate) async fn list(_: SmdDevReq) -> SmdDevResp {
-    match both().await {
-        Ok((engine, devices)) => {
+    let asked = async { Ok::<_, Der>((status().await?.rank, devices().await?)) };
+    match asked.await {
+        Ok((rank, devices)) => {
+            let space = space().await;
             let devices = devices
                 .iter()
-                .map(|device| smd_device(device, &engine))
+                .map(|device| smd_device(device, rank, &space))
                 .collect();
             SmdDevResp { status: 0, devices }
         }
@@ -38,21 +42,23 @@ pub(crate) async fn health(request: BioHealthReq) -> BioHealthResp {
             Err(_) => return failed(Der::INVAL, request.dev_uuid),
         },
     };
-    let (engine, devices) = match both().await {
-        Ok(both) => both,
+    let devices = match devices().await {
+        Ok(devices) => devices,
         Err(der) => return failed(der, request.dev_uuid),
     };
     let found = devices
         .iter()
         .find(|d| wanted.is_none_or(|uuid| Uuid::try_parse(&d.uuid) == Ok(uuid)));
-    found.map_or_else(
-        || failed(Der::NONEXIST, request.dev_uuid),
-        |device| healthy(device, &engine),
-    )
+    match found {
+        Some(device) => healthy(device, &space().await),
+        None => failed(Der::NONEXIST, request.dev_uuid),
+    }
 }
 
-async fn both() -> Result<(EngineStatus, Vec<Device>), Der> {
-    Ok((status().await?, devices().await?))
+/// Free space by target, from the object module. Devices are listed without it, too: also before its setup.
+async fn space() -> Vec<wire::TargetSpace> {
+    let answer = obj::<wire::TargetListRep>(Op::TargetList, &wire::TargetListReq {}).await;
+    answer.map(|answer| answer.targets).unwrap_or_default()
 }
 
 fn failed(der: Der, dev_uuid: String) -> BioHealthResp {
@@ -63,7 +69,7 @@ fn failed(der: Der, dev_uuid: String) -> BioHealthResp {
     }
 }
 
-fn healthy(device: &Device, engine: &EngineStatus) -> BioHealthResp {
+fn healthy(device: &Device, space: &[wire::TargetSpace]) -> BioHealthResp {
     let count = |name: &str| {
         let counter = device.counters.iter().find(|c| c.name == name);
         counter.map_or(0, |c| u32::try_from(c.value).unwrap_or(u32::MAX))
@@ -73,7 +79,7 @@ fn healthy(device: &Device, engine: &EngineStatus) -> BioHealthResp {
         timestamp: now.map_or(0, |since| since.as_secs()),
         dev_uuid: device.uuid.clone(),
         total_bytes: total_bytes(device),
-        avail_bytes: avail_bytes(device, engine),
+        avail_bytes: avail_bytes(device, space),
         cluster_size: u64::from(device.block_size),
         bio_read_errs: count("read_errors"),
         bio_write_errs: count("write_errors"),
@@ -84,14 +90,14 @@ fn healthy(device: &Device, engine: &EngineStatus) -> BioHealthResp {
     }
 }
 
-fn smd_device(device: &Device, engine: &EngineStatus) -> SmdDevice {
+fn smd_device(device: &Device, rank: u32, space: &[wire::TargetSpace]) -> SmdDevice {
     let state = match device.state.as_str() {
         "normal" => NvmeDevState::Normal,
         "faulty" => NvmeDevState::Evicted,
         "missing" => NvmeDevState::Unplugged,
         _ => NvmeDevState::Unknown,
     };
-    let (total_bytes, avail_bytes) = (total_bytes(device), avail_bytes(device, engine));
+    let (total_bytes, avail_bytes) = (total_bytes(device), avail_bytes(device, space));
     SmdDevice {
         uuid: device.uuid.clone(),
         tgt_ids: device
@@ -103,7 +109,7 @@ fn smd_device(device: &Device, engine: &EngineStatus) -> SmdDevice {
         avail_bytes,
         usable_bytes: avail_bytes,
         cluster_size: u64::from(device.block_size),
-        rank: engine.rank,
+        rank,
         role_bits: ALL_ROLES,
         ctrlr: Some(NvmeController {
             model: device.driver.clone(),
@@ -120,21 +126,21 @@ fn total_bytes(device: &Device) -> u64 {
 }
 
 /// Free space of the targets on the device.
-fn avail_bytes(device: &Device, engine: &EngineStatus) -> u64 {
-    engine
-        .targets
+fn avail_bytes(device: &Device, space: &[wire::TargetSpace]) -> u64 {
+    space
         .iter()
-        .filter(|t| device.targets.contains(&t.id))
-        .map(|t| t.bytes_free)
+        .filter(|t| device.targets.contains(&t.target))
+        .map(|t| t.device_free)
         .sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::{healthy, smd_device, total_bytes};
-    use crate::proto::keel::{Counter, Device, EngineStatus, Target};
+    use crate::proto::keel::{Counter, Device};
+    use obj_proto::wire::TargetSpace;
 
-    fn sample() -> (Device, EngineStatus) {
+    fn sample() -> (Device, Vec<TargetSpace>) {
         let counters = vec![Counter {
             name: "read_errors".into(),
             value: 1 << 40,
@@ -148,26 +154,18 @@ mod tests {
             counters,
             ..Device::default()
         };
-        let target = |id, bytes_free| Target {
-            id,
-            bytes_free,
-            ..Target::default()
+        let target = |target, device_free| TargetSpace {
+            target,
+            device_free,
+            ..TargetSpace::default()
         };
-        let targets = vec![target(0, 5), target(1, 70), target(2, 900)];
-        (
-            device,
-            EngineStatus {
-                rank: 3,
-                targets,
-                ..EngineStatus::default()
-            },
-        )
+        (device, vec![target(0, 5), target(1, 70), target(2, 900)])
     }
 
     #[test]
     fn a_device_is_listed_with_its_targets_and_their_free_space() {
-        let (device, engine) = sample();
-        let smd = smd_device(&device, &engine);
+        let (device, space) = sample();
+        let smd = smd_device(&device, 3, &space);
         assert_eq!(
             (smd.tgt_ids, smd.total_bytes, smd.avail_bytes, smd.rank),
             (vec![0, 2], 40960, 905, 3)
@@ -177,8 +175,8 @@ mod tests {
 
     #[test]
     fn health_counts_saturate_in_daos_narrow_fields() {
-        let (device, engine) = sample();
-        let health = healthy(&device, &engine);
+        let (device, space) = sample();
+        let health = healthy(&device, &space);
         assert_eq!((health.bio_read_errs, health.bio_write_errs), (u32::MAX, 0));
         assert!(health.dev_reliability_warn);
         assert_eq!(health.total_bytes, total_bytes(&device));

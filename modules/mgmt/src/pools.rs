@@ -19,7 +19,7 @@ use uuid::Uuid;
 const PROP_LABEL: u32 = 1;
 
 /// Asks obj on the system xstream; its sentence to an error goes to the log, for DAOS's answers carry numbers only.
-async fn obj<A: Message + Default>(op: Op, request: &impl Message) -> Result<A, Der> {
+pub(crate) async fn obj<A: Message + Default>(op: Op, request: &impl Message) -> Result<A, Der> {
     let opcode = MODULE_ID << 24 | PROTOCOL_VERSION << 16 | op as u32;
     match rpc_call(
         Tag::System,

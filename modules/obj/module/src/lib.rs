@@ -44,6 +44,7 @@ module_sdk::module! {
             Op::PoolDestroy.index() => pools::pool_destroy,
             Op::PoolList.index() => pools::pool_list,
             Op::PoolQuery.index() => pools::pool_query,
+            Op::TargetList.index() => pools::target_list,
             Op::ContCreate.index() => pools::cont_create,
             Op::ContDestroy.index() => pools::cont_destroy,
             Op::ContList.index() => pools::cont_list,

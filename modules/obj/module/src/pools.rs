@@ -68,6 +68,30 @@ impl View {
             .map_err(Clone::clone)
     }
 
+    /// Every target's space; quota and use are those of the pools that are `of_interest`.
+    fn space(&self, of_interest: impl Fn(&PoolInfo) -> bool) -> Vec<wire::TargetSpace> {
+        let space = |(target, meta): (u32, &Result<Meta, Failure>)| match meta {
+            Ok(meta) => {
+                let pools = || meta.pools.iter().filter(|pool| of_interest(pool));
+                wire::TargetSpace {
+                    target,
+                    quota: pools().map(|pool| pool.quota).sum(),
+                    used: pools().map(|pool| pool.used).sum(),
+                    device_total: meta.total,
+                    device_free: meta.free,
+                    ..Default::default()
+                }
+            }
+            Err(failure) => wire::TargetSpace {
+                target,
+                status: failure.der.neg(),
+                message: failure.message.clone(),
+                ..Default::default()
+            },
+        };
+        (0..).zip(&self.metas).map(space).collect()
+    }
+
     fn pool_info(&self, uuid: &Uuid) -> Result<wire::PoolInfo, Failure> {
         let mine = self.any()?.pool_by(&uuid.to_string())?;
         let shares = self
@@ -256,29 +280,7 @@ pub(crate) async fn pool_query(request: Request) -> Result<Reply, Failure> {
     let view = View::take().await;
     let meta = view.any()?;
     let uuid = meta.pool_by(&req.pool)?.uuid;
-    let space = |(target, meta): (u32, &Result<Meta, Failure>)| match meta {
-        Ok(meta) => {
-            let share = meta.pools.iter().find(|p| p.uuid == uuid);
-            wire::TargetSpace {
-                target,
-                quota: share.map_or(0, |p| p.quota),
-                used: share.map_or(0, |p| p.used),
-                device_total: meta.total,
-                device_free: meta.free,
-                ..Default::default()
-            }
-        }
-        Err(failure) => {
-            let (status, message) = (failure.der.neg(), failure.message.clone());
-            wire::TargetSpace {
-                target,
-                status,
-                message,
-                ..Default::default()
-            }
-        }
-    };
-    let targets = (0..).zip(&view.metas).map(space).collect();
+    let targets = view.space(|pool| pool.uuid == uuid);
     let containers = meta.conts.iter().filter(|c| c.pool == uuid).count() as u32;
     let pool = Some(view.pool_info(&uuid)?);
     Ok(Reply::message(&wire::PoolQueryRep {
@@ -286,6 +288,13 @@ pub(crate) async fn pool_query(request: Request) -> Result<Reply, Failure> {
         targets,
         containers,
     }))
+}
+
+pub(crate) async fn target_list(request: Request) -> Result<Reply, Failure> {
+    on_system(&request)?;
+    let _: wire::TargetListReq = request.decode()?;
+    let targets = View::take().await.space(|_| true);
+    Ok(Reply::message(&wire::TargetListRep { targets }))
 }
 
 pub(crate) async fn cont_create(request: Request) -> Result<Reply, Failure> {

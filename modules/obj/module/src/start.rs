@@ -82,12 +82,14 @@ async fn open(target: Rc<Target>, targets: u32) -> Result<Opened, Failure> {
     }
 }
 
-/// The device is ours and broken, rather than somebody else's or misplaced.
+/// The device is broken, or overwritten by something that is no store: it is left alone and its target stays down. One of
+/// another engine or another place is whole: serving without it would hide that the configuration is wrong.
 fn is_damage(error: &StoreError) -> bool {
     matches!(
         error,
         StoreError::Device { .. }
             | StoreError::SuperblockDamaged
+            | StoreError::Foreign { .. }
             | StoreError::LogDamaged { .. }
             | StoreError::NoMemory { .. }
     )

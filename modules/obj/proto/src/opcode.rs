@@ -67,6 +67,8 @@ ops! {
     Remove = 19, "obj_rm";
     /// A page of names. Any target, for the heads it holds.
     List = 20, "obj_ls";
+    /// Space on every target, whatever the pools. System xstream.
+    TargetList = 21, "target_list";
 }
 
 impl Op {
