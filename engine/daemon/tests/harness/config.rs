@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
@@ -16,9 +17,9 @@ pub enum Kind {
     Malloc,
 }
 
-/// A scratch directory and what an engine in it is told. Dropped, the directory goes.
+/// A scratch directory and what an engine in it is told. The directory goes with the last of it and its engines.
 pub struct Config {
-    pub dir: TempDir,
+    pub dir: Arc<TempDir>,
     pub targets: u32,
     pub kind: Kind,
     /// Bytes of one device.
@@ -41,7 +42,7 @@ impl Config {
         let dir = TempDir::with_prefix("keel-test-").expect("a scratch directory");
         Config {
             socket: dir.path().join("engine.sock"),
-            dir,
+            dir: Arc::new(dir),
             targets,
             kind,
             size: 64 << 20,
@@ -77,7 +78,9 @@ impl Config {
 
     /// Makes the file of a target's device by hand.
     pub fn make_device(&self, target: u32, len: u64) -> File {
-        let file = File::create(self.device(target)).expect("a device file");
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(true);
+        let file = options.open(self.device(target)).expect("a device file");
         file.set_len(len).expect("its length");
         file
     }
@@ -131,7 +134,7 @@ impl Config {
     pub fn spawn(&self) -> Engine {
         let file = self.path().join("engine.toml");
         std::fs::write(&file, self.text()).expect("the configuration");
-        Engine::spawn(&file, self.path(), self.socket.clone())
+        Engine::spawn(&file, self.dir.clone(), self.socket.clone())
     }
 
     /// Starts an engine that must not start.

@@ -1,6 +1,11 @@
 //! One real engine per test: a scratch directory, a configuration, the process, its log, its end. Every wait is bounded.
 
-#![allow(dead_code, reason = "each test file uses its part of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "each test file uses its part of it"
+)]
 #![allow(missing_docs, reason = "a test")]
 
 mod config;

@@ -3,11 +3,14 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use drpc_wire::{Client, ClientOptions, Message, keel, methods, modules};
 use rustix::process::{Pid, Signal, kill_process};
+
+use tempfile::TempDir;
 
 use super::libraries;
 
@@ -33,6 +36,7 @@ pub struct Engine {
     child: Child,
     log: PathBuf,
     socket: PathBuf,
+    dir: Arc<TempDir>,
 }
 
 /// How an engine ended.
@@ -58,17 +62,17 @@ impl Exited {
 }
 
 impl Engine {
-    pub(super) fn spawn(config: &Path, dir: &Path, socket: PathBuf) -> Engine {
+    pub(super) fn spawn(config: &Path, dir: Arc<TempDir>, socket: PathBuf) -> Engine {
         // A log for each start: what an earlier engine said must not answer for this one.
         static STARTS: AtomicU32 = AtomicU32::new(0);
         let nr = STARTS.fetch_add(1, Ordering::Relaxed);
-        let log = dir.join(format!("engine.{nr}.log"));
+        let log = dir.path().join(format!("engine.{nr}.log"));
         libraries::folder();
         let out = File::create(&log).expect("the log");
         let child = Command::new(env!("CARGO_BIN_EXE_keel-engine"))
             .arg("--config")
             .arg(config)
-            .env("KEEL_RUN_DIR", dir.join("run"))
+            .env("KEEL_RUN_DIR", dir.path().join("run"))
             .env_remove("NOTIFY_SOCKET")
             .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null())
@@ -76,7 +80,12 @@ impl Engine {
             .stderr(out)
             .spawn()
             .expect("the engine's process");
-        Engine { child, log, socket }
+        Engine {
+            child,
+            log,
+            socket,
+            dir,
+        }
     }
 
     pub fn pid(&self) -> u32 {
