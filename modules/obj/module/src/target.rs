@@ -234,6 +234,7 @@ impl Target {
                 until: lease_end(),
             },
         );
+        self.work.notify_all();
         Ok(pin)
     }
 

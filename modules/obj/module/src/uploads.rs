@@ -14,9 +14,12 @@ use crate::target::{LEASE, lease_end, on_all, wall};
 type Key = (Uuid, String, u64);
 
 impl Served {
-    /// Extends the lease of an upload.
+    /// Starts or extends the lease of an upload. The reclaimer must hear of it: it sets no timer while there is none.
     fn lease(&self, key: Key) {
-        self.target.leases.borrow_mut().insert(key, lease_end());
+        let old = self.target.leases.borrow_mut().insert(key, lease_end());
+        if old.is_none() {
+            self.target.work.notify_all();
+        }
     }
 
     fn end_lease(&self, key: &Key) {
