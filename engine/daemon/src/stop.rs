@@ -83,10 +83,10 @@ impl Booted {
         if let Some(rpc) = self.rpc.take() {
             rpc.close();
         }
-        if let Some(drpc) = self.drpc.take() {
-            if let Err(unanswered) = drpc.shutdown(ANNOUNCE) {
-                tracing::warn!("{unanswered}");
-            }
+        if let Some(drpc) = self.drpc.take()
+            && let Err(unanswered) = drpc.shutdown(ANNOUNCE)
+        {
+            tracing::warn!("{unanswered}");
         }
         self.metrics.take();
         let stopped = set.shutdown(XSTREAMS, |holders| {

@@ -66,6 +66,11 @@ fn slots() -> Vec<Vec<Slot>> {
     (0..WORKERS).map(of_worker).collect()
 }
 
+/// The engine is gone, or says that it goes.
+fn is_end(error: &ObjError) -> bool {
+    matches!(error, ObjError::Transport(_)) || error.der() == Der::SHUTDOWN
+}
+
 /// Puts, replaces and removes until the engine is gone. Says after the first acknowledgement that it works.
 fn work(
     address: &str,
@@ -78,7 +83,7 @@ fn work(
         .and_then(|engine| engine.pool("pool")?.container("cont"));
     let cont = match found {
         Ok(cont) => cont,
-        Err(ObjError::Transport(_)) => return Ok(0),
+        Err(error) if is_end(&error) => return Ok(0),
         Err(error) => return Err(error),
     };
     let mut acknowledged = 0;
@@ -102,7 +107,7 @@ fn work(
                 acknowledged += 1;
                 let _ = works.send(());
             }
-            Err(ObjError::Transport(_)) => return Ok(acknowledged),
+            Err(error) if is_end(&error) => return Ok(acknowledged),
             Err(error) => return Err(error),
         }
     }
@@ -144,9 +149,10 @@ fn verify(engine: &Engine, workers: &mut [Vec<Slot>], tally: &mut Tally) {
     }
 }
 
-/// Load on a running engine, and its end.
-fn kill_under_load(
+/// Load on a running engine, and in the middle of it its end.
+fn end_under_load(
     engine: Engine,
+    end: impl FnOnce(Engine),
     rng: &mut SmallRng,
     workers: &mut [Vec<Slot>],
     tally: &mut Tally,
@@ -166,7 +172,7 @@ fn kill_under_load(
             .collect();
         works.recv_timeout(harness::PATIENCE).expect("a worker");
         std::thread::sleep(wait);
-        engine.kill();
+        end(engine);
         for thread in threads {
             tally.acknowledged += thread.join().expect("a worker").expect("no other error");
         }
@@ -206,7 +212,13 @@ fn run(seed: u64, rounds: u64) {
             pool.create_container("cont").unwrap();
         }
         verify(&engine, &mut workers, &mut tally);
-        kill_under_load(engine, &mut rng, &mut workers, &mut tally);
+        end_under_load(
+            engine,
+            |engine| drop(engine.kill()),
+            &mut rng,
+            &mut workers,
+            &mut tally,
+        );
     }
     let engine = config.start();
     verify(&engine, &mut workers, &mut tally);
@@ -218,6 +230,28 @@ fn run(seed: u64, rounds: u64) {
         );
     }
     assert!(tally.acknowledged >= rounds && tally.unanswered > 0);
+    all_space_comes_back(&engine, &workers);
+    assert_eq!(engine.terminate().code, Some(0));
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_engine_is_stopped_under_load() {
+    let mut rng = SmallRng::seed_from_u64(1);
+    let mut config = Config::new(2, Kind::File);
+    config.size = 160 << 20;
+    let (mut workers, mut tally) = (slots(), Tally::default());
+    for round in 0..4 {
+        let engine = config.start();
+        if round == 0 {
+            let pool = engine.connect().create_pool("pool", 256 << 20).unwrap();
+            pool.create_container("cont").unwrap();
+        }
+        verify(&engine, &mut workers, &mut tally);
+        let stop = |engine: Engine| engine.terminate().expect(0, "stopped");
+        end_under_load(engine, stop, &mut rng, &mut workers, &mut tally);
+    }
+    let engine = config.start();
+    verify(&engine, &mut workers, &mut tally);
     all_space_comes_back(&engine, &workers);
     assert_eq!(engine.terminate().code, Some(0));
 }

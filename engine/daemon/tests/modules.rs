@@ -34,79 +34,81 @@ fn refused(names: &[&str], said: &str) {
     assert!(!config.socket.exists(), "{said}");
 }
 
+/// Modules to load, and what the engine says instead.
+const DEFECTS: [(&[&str], &str); 17] = [
+    (
+        &["no_symbol"],
+        "module `no_symbol`: DIR/libno_symbol.so exports no symbol `no_symbol_module`",
+    ),
+    (
+        &["no_descriptor"],
+        "module `no_descriptor`: `no_descriptor_module` is no module descriptor (magic 0xdeadbeef)",
+    ),
+    (
+        &["other_name"],
+        "module `other_name`: its descriptor says it is `somebody_else`",
+    ),
+    (
+        &["old_abi"],
+        "module `old_abi`: built for another module ABI (level: module 0, engine 1)",
+    ),
+    (
+        &["other_layout"],
+        "module `other_layout`: built for another module ABI (fingerprint: module 0x0000000000001234, engine ",
+    ),
+    (
+        &["other_size"],
+        "module `other_size`: built for another module ABI (size of struct dss_module: module 8, engine ",
+    ),
+    (
+        &["undefined_symbol"],
+        "undefined symbol: nobody_defines_this",
+    ),
+    (
+        &["unknown_need"],
+        "module `unknown_need` needs `time_travel`, which no loaded module provides",
+    ),
+    (
+        &["need_cycle_a", "need_cycle_b"],
+        "modules need each other in a circle: need_cycle_a -> need_cycle_b -> need_cycle_a",
+    ),
+    (
+        &["hello_c", "id_taken"],
+        "module `id_taken`: module id 33 already belongs to `hello_c`",
+    ),
+    (
+        &["hello_c", "drpc_id_taken"],
+        "module `drpc_id_taken`: dRPC module id 101 is already served by `hello_c`",
+    ),
+    (
+        &["id_out_of_range"],
+        "module `id_out_of_range`: sm_mod_id is 64; ids are 0 to 63",
+    ),
+    (
+        &["no_init"],
+        "module `no_init`: sm_init is NULL; it is required",
+    ),
+    (
+        &["no_fini"],
+        "module `no_fini`: sm_fini is NULL; it is required",
+    ),
+    (
+        &["key_without_fini"],
+        "module `key_without_fini`: sm_key has no dmk_init or no dmk_fini; both are required",
+    ),
+    (
+        &["too_many_protos"],
+        "module `too_many_protos`: sm_proto_count is 3; at most 2 versions are possible",
+    ),
+    (
+        &["init_fails"],
+        "module `init_fails`: init failed: DER_NOSPACE(1007)",
+    ),
+];
+
 #[test]
 fn what_cannot_be_loaded_ends_the_start_with_its_own_message() {
-    let cases: [(&[&str], &str); 17] = [
-        (
-            &["no_symbol"],
-            "module `no_symbol`: DIR/libno_symbol.so exports no symbol `no_symbol_module`",
-        ),
-        (
-            &["no_descriptor"],
-            "module `no_descriptor`: `no_descriptor_module` is no module descriptor (magic 0xdeadbeef)",
-        ),
-        (
-            &["other_name"],
-            "module `other_name`: its descriptor says it is `somebody_else`",
-        ),
-        (
-            &["old_abi"],
-            "module `old_abi`: built for another module ABI (level: module 0, engine 1)",
-        ),
-        (
-            &["other_layout"],
-            "module `other_layout`: built for another module ABI (fingerprint: module 0x0000000000001234, engine ",
-        ),
-        (
-            &["other_size"],
-            "module `other_size`: built for another module ABI (size of struct dss_module: module 8, engine ",
-        ),
-        (
-            &["undefined_symbol"],
-            "undefined symbol: nobody_defines_this",
-        ),
-        (
-            &["unknown_need"],
-            "module `unknown_need` needs `time_travel`, which no loaded module provides",
-        ),
-        (
-            &["need_cycle_a", "need_cycle_b"],
-            "modules need each other in a circle: need_cycle_a -> need_cycle_b -> need_cycle_a",
-        ),
-        (
-            &["hello_c", "id_taken"],
-            "module `id_taken`: module id 33 already belongs to `hello_c`",
-        ),
-        (
-            &["hello_c", "drpc_id_taken"],
-            "module `drpc_id_taken`: dRPC module id 101 is already served by `hello_c`",
-        ),
-        (
-            &["id_out_of_range"],
-            "module `id_out_of_range`: sm_mod_id is 64; ids are 0 to 63",
-        ),
-        (
-            &["no_init"],
-            "module `no_init`: sm_init is NULL; it is required",
-        ),
-        (
-            &["no_fini"],
-            "module `no_fini`: sm_fini is NULL; it is required",
-        ),
-        (
-            &["key_without_fini"],
-            "module `key_without_fini`: sm_key has no dmk_init or no dmk_fini; both are required",
-        ),
-        (
-            &["too_many_protos"],
-            "module `too_many_protos`: sm_proto_count is 3; at most 2 versions are possible",
-        ),
-        (
-            &["init_fails"],
-            "module `init_fails`: init failed: DER_NOSPACE(1007)",
-        ),
-    ];
-    for (names, said) in cases {
+    for (names, said) in DEFECTS {
         refused(names, said);
     }
 }
