@@ -392,6 +392,7 @@ impl Thread {
     #[must_use]
     pub fn stats(&self) -> ThreadStats {
         ThreadStats {
+            turns: self.0.turns.get(),
             spawned: self.0.tasks.spawned(),
             ..self.0.stats.get()
         }
