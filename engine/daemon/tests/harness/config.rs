@@ -32,6 +32,8 @@ pub struct Config {
     pub device_dir: Option<PathBuf>,
     /// The engine's dRPC socket.
     pub socket: PathBuf,
+    /// Whether there is a metrics port.
+    pub metrics: bool,
     /// Whether missing device files are made.
     pub create: bool,
 }
@@ -50,6 +52,7 @@ impl Config {
             module_path: None,
             control_server: None,
             device_dir: None,
+            metrics: false,
             create: true,
         }
     }
@@ -107,6 +110,9 @@ impl Config {
             let _ = writeln!(text, "control_server = {socket:?}");
         }
         text += "\n[rpc]\nlisten = \"127.0.0.1:0\"\nbulk_memory = \"32MiB\"\n\n[telemetry]\nlog_mask = \"INFO\"\n";
+        if self.metrics {
+            text += "metrics_listen = \"127.0.0.1:0\"\n";
+        }
         for target in 0..self.targets {
             let _ = write!(text, "\n[[device]]\nname = \"d{target}\"\n");
             let _ = match self.kind {
@@ -126,7 +132,7 @@ impl Config {
     /// Starts an engine and waits until it is open for business.
     pub fn start(&self) -> Engine {
         let mut engine = self.spawn();
-        engine.wait_ready();
+        engine.wait_first_setup();
         engine
     }
 

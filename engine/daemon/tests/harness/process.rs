@@ -134,11 +134,27 @@ impl Engine {
             let ended = self.child.try_wait().expect("the engine's status");
             assert!(
                 ended.is_none() && Instant::now() < deadline,
-                "the engine is not `{wanted}` but {ended:?}:\n{}",
-                self.log()
+                "the engine is not `{wanted}`, its end is {ended:?}"
             );
             std::thread::sleep(LOOK);
         }
+    }
+
+    /// Waits until the engine that sets itself up has done so; a failure of that is final.
+    #[track_caller]
+    pub(super) fn wait_first_setup(&mut self) {
+        let over = ["ready after ", "setup failed; "];
+        let deadline = Instant::now() + PATIENCE;
+        while !over.iter().any(|said| self.log().contains(said)) {
+            let ended = self.child.try_wait().expect("the engine's status");
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "the engine does not set itself up: {ended:?}"
+            );
+            std::thread::sleep(LOOK);
+        }
+        assert!(!self.log().contains(over[1]), "its setup failed");
+        self.wait_ready();
     }
 
     #[track_caller]
