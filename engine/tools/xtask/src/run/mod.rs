@@ -46,7 +46,7 @@ pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
     let mut engine = Engine::start(root, &programs, CONFIG)?;
     report.started(&engine)?;
     let files = Files::collect(root, args.mib)?;
-    make_room(&engine)?;
+    make_room(&engine, args.mib)?;
     stop()?;
     let stored = put_all(&engine, &files, &stop)?;
     report.stored(&files, stored);
@@ -112,7 +112,7 @@ fn build(root: &Path) -> Result<Programs> {
 }
 
 /// A pool of the demonstration's own; what a user stored elsewhere stays.
-fn make_room(engine: &Engine) -> Result<()> {
+fn make_room(engine: &Engine, mib: u64) -> Result<()> {
     let pools = engine.keel_json(&["pool", "list"])?;
     let exists = pools
         .as_array()
@@ -120,7 +120,9 @@ fn make_room(engine: &Engine) -> Result<()> {
     if exists {
         engine.keel(&["pool", "destroy", POOL, "--force"])?;
     }
-    engine.keel(&["pool", "create", POOL, "--size", "1536MiB"])?;
+    // Placement by hash is uneven over few files; the rest of the devices is the user's.
+    let size = format!("{}MiB", mib * 3 / 2 + 128);
+    engine.keel(&["pool", "create", POOL, "--size", &size])?;
     engine.keel(&["cont", "create", POOL, CONT])
 }
 
