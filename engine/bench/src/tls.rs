@@ -1,9 +1,11 @@
 //! What does a read of per-xstream storage cost: by a typed key of the engine, and as a module does it over the ABI?
 
 use std::hint::black_box;
+use std::ptr::NonNull;
+use std::sync::Arc;
 
 use anyhow::Result;
-use engine_tls::{KeyRegistry, Slots, Tags, XsInfo, current_storage, enter};
+use engine_tls::{KeyRegistry, RawKey, Slots, Tags, XsInfo, current_storage, enter};
 use serde::Serialize;
 use spdk_env::Clock;
 
@@ -25,6 +27,13 @@ pub struct Report {
 pub fn run(seconds: f64) -> Result<Report> {
     let registry = KeyRegistry::new();
     let key = registry.register_typed("bench", Tags::SERVER, |_| Some(42u64))?;
+    // A module's key is a pointer that only the module follows: any address will do.
+    let raw = registry.register(RawKey {
+        name: "bench_module".to_owned(),
+        tags: Tags::SERVER,
+        init: Arc::new(|_| Some(NonNull::dangling())),
+        fini: Arc::new(|_, _| ()),
+    })?;
     let slots = Slots::build(
         &registry,
         XsInfo {
@@ -42,12 +51,11 @@ pub fn run(seconds: f64) -> Result<Report> {
                 .is_some_and(|value| *value == 42),
         )
     });
-    let index = key.index();
     let entered = enter(&slots);
     let mut module_reads = 0;
     let module_ns = time(ns, &mut module_reads, || {
         let here = black_box(current_storage()) == slots.as_ptr();
-        u64::from(here && !slots.get(black_box(index)).is_null())
+        u64::from(here && !slots.get(black_box(raw)).is_null())
     });
     drop(entered);
     drop(slots.destroy());
