@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 const CRATES: [&str; 4] = ["hello", "mgmt", "obj", "init_panics"];
 
 /// The folder of the engine's binary, with the libraries in it. `cargo test -p engine` builds the binary but not the
-/// libraries, which nobody links: cargo is asked for them, once per test process, and does nothing when they are new.
+/// libraries, which nobody links: cargo is asked for those that are not there or older than their sources.
 pub(super) fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -16,8 +16,26 @@ pub(super) fn folder() -> &'static Path {
             .parent()
             .expect("a folder")
             .to_owned();
-        build(&folder);
+        if !CRATES.iter().all(|name| is_fresh(&folder, name)) {
+            build(&folder);
+        }
         folder
+    })
+}
+
+/// Whether the library is newer than everything that cargo's note beside it names. What cannot be read is not fresh.
+fn is_fresh(folder: &Path, name: &str) -> bool {
+    let changed = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
+    let built = changed(&folder.join(format!("lib{name}.so")));
+    let note = std::fs::read_to_string(folder.join(format!("lib{name}.d"))).unwrap_or_default();
+    let Some((_, sources)) = note.split_once(": ") else {
+        return false;
+    };
+    let sources = sources.split_ascii_whitespace();
+    built.is_some_and(|built| {
+        sources
+            .map(|path| changed(Path::new(path)))
+            .all(|changed| changed.is_some_and(|changed| changed <= built))
     })
 }
 
