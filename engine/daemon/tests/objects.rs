@@ -156,8 +156,8 @@ fn requests_that_no_client_makes_are_refused_one_by_one() {
         name: name.to_owned(),
         csums: csums(&data),
     };
-    let place = |name| Placement::new(&cont.info().uuid, name, 2).head();
-    let target = main_tag(place("object"));
+    let place = |cont| Placement::new(cont, "object", 2).head();
+    let target = main_tag(place(&cont.info().uuid));
     for name in [String::new(), "n".repeat(4097)] {
         let (status, said) = raw(&engine, target, Op::Put, &request(&name), &data);
         assert_eq!(status, Der::INVAL.neg(), "{said}");
@@ -174,7 +174,8 @@ fn requests_that_no_client_makes_are_refused_one_by_one() {
         cont: vec![0; 16],
         ..request("object")
     };
-    let (status, said) = raw(&engine, target, Op::Put, &nowhere, &data);
+    let its_target = main_tag(place(&uuid::Uuid::nil()));
+    let (status, said) = raw(&engine, its_target, Op::Put, &nowhere, &data);
     assert!(
         status < 0 && said.contains("does not exist"),
         "{status} {said}"
@@ -185,7 +186,7 @@ fn requests_that_no_client_makes_are_refused_one_by_one() {
     };
     let (status, said) = raw(&engine, target, Op::Put, &short, &data);
     assert_eq!(status, Der::INVAL.neg(), "{said}");
-    let other = main_tag(1 - place("object"));
+    let other = main_tag(1 - place(&cont.info().uuid));
     let (status, said) = raw(&engine, other, Op::Put, &request("object"), &data);
     assert_eq!(status, Der::BAD_TARGET.neg(), "{said}");
     let (status, said) = raw(&engine, 0, Op::Put, &request("object"), &data);
