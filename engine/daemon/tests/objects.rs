@@ -156,7 +156,7 @@ fn requests_that_no_client_makes_are_refused_one_by_one() {
         name: name.to_owned(),
         csums: csums(&data),
     };
-    let place = |cont| Placement::new(cont, "object", 2).head();
+    let place = |cont: &uuid::Uuid| Placement::new(cont, "object", 2).head();
     let target = main_tag(place(&cont.info().uuid));
     for name in [String::new(), "n".repeat(4097)] {
         let (status, said) = raw(&engine, target, Op::Put, &request(&name), &data);
