@@ -11,8 +11,8 @@ use crate::dma::MAX_REGISTERED;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskRun {
     /// Completions are finished at this thread's next system call, without interrupting it (kernel 5.19: `COOP_TASKRUN`).
-    /// Not `DEFER_TASKRUN`: there, what a kernel worker finishes (fdatasync, fallocate) does not make the ring readable,
-    /// so a reactor that sleeps in epoll would not hear of it.
+    /// Not `DEFER_TASKRUN`: there, completions wait until this thread enters the ring, and the ring's descriptor does not
+    /// become readable meanwhile.
     Cooperative,
     /// Completions interrupt this thread (older kernels).
     Interrupting,

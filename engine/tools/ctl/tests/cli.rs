@@ -1,0 +1,177 @@
+//! What `keel` says and how it exits, without an engine: the wrong things a newcomer tries first.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// Runs `keel` where no engine can be found.
+fn keel(folder: &Path, args: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keel"));
+    command
+        .current_dir(folder)
+        .env("KEEL_RUN_DIR", folder.join("run"))
+        .env_remove("KEEL_SOCKET")
+        .args(args);
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
+    let text = |bytes: Vec<u8>| {
+        String::from_utf8(bytes)
+            .unwrap()
+            .replace(&folder.display().to_string(), "DIR")
+    };
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+fn fails(args: &[&str]) -> (i32, String) {
+    let folder = TempDir::new().unwrap();
+    let (code, stdout, stderr) = keel(folder.path(), args);
+    assert_eq!(stdout, "", "{args:?}");
+    (code, stderr)
+}
+
+#[test]
+fn no_engine_runs() {
+    let says = "keel: no engine runs on this machine\n  cure: start one (`keel-engine --config FILE`, or `cargo xtask run` in a checkout), or name its socket with --socket\n";
+    for command in [
+        &["engine", "status"][..],
+        &["modules"],
+        &["pool", "list"],
+        &["obj", "ls", "p", "c"],
+        &["metrics"],
+    ] {
+        assert_eq!(fails(command), (69, says.to_owned()), "{command:?}");
+    }
+}
+
+#[test]
+fn errors_are_json_when_json_is_asked_for() {
+    let (code, stderr) = fails(&["engine", "status", "-o", "json"]);
+    let value: serde_json::Value = serde_json::from_str(&stderr).unwrap();
+    assert_eq!(
+        (code, value["exit_code"].as_i64(), value["error"].as_str()),
+        (69, Some(69), Some("no engine runs on this machine"))
+    );
+}
+
+#[test]
+fn a_socket_that_is_not_there() {
+    let (code, stderr) = fails(&["--socket", "gone.sock", "engine", "ready"]);
+    assert_eq!(code, 69, "{stderr}");
+    assert!(
+        stderr.contains("gone.sock")
+            && stderr.contains("cure: check that the engine runs and that --socket is its socket"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn wrong_usage_is_explained() {
+    for (args, says) in [
+        (&["pool", "create", "tank"][..], "--size <SIZE>"),
+        (
+            &["pool", "create", "tank", "--size", "many"],
+            "invalid value 'many' for '--size <SIZE>'",
+        ),
+        (
+            &["bench", "bdev", "--device", "null", "--queue-depth", "0"],
+            "0 is not in 1..=4096",
+        ),
+        (&["engin"], "unrecognized subcommand 'engin'"),
+    ] {
+        let (code, stderr) = fails(args);
+        assert_eq!(code, 2, "{args:?}: {stderr}");
+        assert!(stderr.contains(says), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn benchmarks_name_what_they_cannot_do() {
+    assert_eq!(
+        fails(&["bench", "bdev", "--device", "tape"]),
+        (
+            1,
+            "keel: device `tape` is none of null, malloc, file:PATH\n".to_owned()
+        )
+    );
+    let (code, stderr) = fails(&["bench", "bdev", "--device", "file:gone.img"]);
+    assert!(code == 1 && stderr.contains("gone.img"), "{stderr}");
+}
+
+#[test]
+fn one_json_object_per_benchmark() {
+    let folder = TempDir::new().unwrap();
+    let cpu = std::fs::read_to_string("/proc/self/status").unwrap();
+    let allowed = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
+        .unwrap()
+        .trim();
+    let first: String = allowed.chars().take_while(char::is_ascii_digit).collect();
+    let (code, stdout, stderr) = keel(
+        folder.path(),
+        &[
+            "bench",
+            "bdev",
+            "--device",
+            "null",
+            "--seconds",
+            "0.05",
+            "--cores",
+            &first,
+            "-o",
+            "json",
+        ],
+    );
+    assert_eq!(code, 0, "{stderr}");
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert!(
+        report["iops"].as_f64().unwrap() > 0.0
+            && report["mib_per_s"].is_number()
+            && report["cpu_seconds"].is_number()
+    );
+    for key in ["mean", "p50", "p99", "p999", "p9999"] {
+        assert!(report["latency_us"][key].is_number(), "{key}");
+    }
+}
+
+#[test]
+fn configurations_are_checked_without_an_engine() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("bad.toml"), "[engine]\ntragets = 4\n").unwrap();
+    let (code, _, stderr) = keel(folder.path(), &["config", "check", "--config", "bad.toml"]);
+    assert_eq!(code, 78, "{stderr}");
+    assert!(
+        stderr.contains("bad.toml:2:1") && stderr.contains("did you mean `targets`?"),
+        "{stderr}"
+    );
+    let (code, stdout, _) = keel(folder.path(), &["config", "explain", "engine.targets"]);
+    assert!(code == 0 && stdout.contains("engine.targets"), "{stdout}");
+    let (code, _, stderr) = keel(folder.path(), &["config", "explain", "engine.tragets"]);
+    assert_eq!(
+        (code, stderr.as_str()),
+        (
+            66,
+            "keel: there is no key `engine.tragets`: did you mean `engine.targets`?\n  cure: `keel config explain` lists all keys\n"
+        )
+    );
+    let (code, stdout, _) = keel(folder.path(), &["config", "schema"]);
+    assert!(code == 0 && serde_json::from_str::<serde_json::Value>(&stdout).is_ok());
+}
+
+#[test]
+fn a_body_must_be_hexadecimal() {
+    let (code, stderr) = fails(&[
+        "drpc", "call", "--module", "0", "--method", "1", "--body", "xyz",
+    ]);
+    assert_eq!(
+        (code, stderr.as_str()),
+        (
+            1,
+            "keel: --body `xyz` is not a row of hexadecimal bytes\n  cure: give two digits per byte, e.g. 0a1b2c, or @FILE\n"
+        )
+    );
+}
