@@ -1,8 +1,4 @@
 //! Printing results: a table or sentences for people, one JSON value for programs.
-#![expect(
-    clippy::print_stdout,
-    reason = "a command's result goes to the standard output"
-)]
 
 use std::io::Write;
 

@@ -72,7 +72,7 @@ fn body_bytes(text: &str) -> Result<Vec<u8>, CliError> {
         )
         .cure("give two digits per byte, e.g. 0a1b2c, or @FILE")
     };
-    if !text.bytes().all(|b| b.is_ascii_hexdigit()) || text.len() % 2 != 0 {
+    if !text.bytes().all(|b| b.is_ascii_hexdigit()) || !text.len().is_multiple_of(2) {
         return Err(wrong());
     }
     (0..text.len())
