@@ -36,7 +36,7 @@ pub use options::{ThreadOptions, Wake};
 pub use poller::{Period, PollResult, Poller, PollerInfo};
 pub use scope::Scope;
 pub use task::{
-    Elapsed, JoinError, JoinHandle, Sleep, SpawnError, TaskInfo, TaskState, TaskWaker, YieldNow,
-    sleep, sleep_until, timeout, yield_now,
+    CycleStats, Elapsed, JoinError, JoinHandle, Sleep, SpawnError, TaskInfo, TaskState, TaskWaker,
+    YieldNow, sleep, sleep_until, timeout, yield_now,
 };
 pub use thread::{Thread, ThreadSeed, ThreadStats, Turn};

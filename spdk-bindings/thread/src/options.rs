@@ -17,6 +17,9 @@ pub struct ThreadOptions {
     pub mailbox: usize,
     /// Messages that one turn runs at most (SPDK: `SPDK_MSG_BATCH_SIZE`, 8); the rest wait for the next turn.
     pub message_batch: usize,
+    /// Tasks that one turn polls at most (DAOS: `SCHED_AGE_NET_MAX`, 32); the rest of the cycle waits for the next turn,
+    /// so that messages, pollers and the core's other threads never wait for more than this many tasks.
+    pub task_batch: usize,
     /// Tasks that may exist at once; `spawn` refuses more with `SpawnError::TooMany`.
     pub max_tasks: u32,
     /// Bytes of finished tasks' memory that are kept for the next task of the same type.
@@ -30,6 +33,7 @@ impl Default for ThreadOptions {
         Self {
             mailbox: 4096,
             message_batch: 64,
+            task_batch: 32,
             max_tasks: 16_384,
             task_pool_bytes: 1 << 20,
             wake: None,
@@ -42,6 +46,7 @@ impl std::fmt::Debug for ThreadOptions {
         f.debug_struct("ThreadOptions")
             .field("mailbox", &self.mailbox)
             .field("message_batch", &self.message_batch)
+            .field("task_batch", &self.task_batch)
             .field("max_tasks", &self.max_tasks)
             .field("task_pool_bytes", &self.task_pool_bytes)
             .field("wake", &self.wake.is_some())

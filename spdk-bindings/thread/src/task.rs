@@ -1,6 +1,7 @@
 //! Tasks: the async user-level threads of a thread.
 
 mod body;
+mod cycle;
 mod join;
 mod sleep;
 mod table;
@@ -8,6 +9,7 @@ mod wake_set;
 mod waker;
 mod yield_now;
 
+pub use cycle::CycleStats;
 pub use join::{JoinError, JoinHandle};
 pub use sleep::{Elapsed, Sleep, sleep, sleep_until, timeout};
 pub use table::{SpawnError, TaskInfo, TaskState};

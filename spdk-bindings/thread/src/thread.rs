@@ -8,7 +8,7 @@ use crate::options::ThreadOptions;
 use crate::panics;
 use crate::poller::{Period, PollResult, Poller, PollerInfo, PollerTable};
 use crate::scope::ScopeSlot;
-use crate::task::{JoinHandle, SleepTable, SpawnError, TaskInfo, TaskTable};
+use crate::task::{CycleStats, JoinHandle, SleepTable, SpawnError, TaskInfo, TaskTable};
 use spdk_ring::Message;
 use spdk_ring::mpsc;
 use std::cell::{Cell, RefCell};
@@ -128,7 +128,11 @@ impl ThreadSeed {
             options,
         } = self;
         Thread(Rc::new(Inner {
-            tasks: TaskTable::new(options.max_tasks, options.task_pool_bytes),
+            tasks: TaskTable::new(
+                options.max_tasks,
+                options.task_batch,
+                options.task_pool_bytes,
+            ),
             shared,
             mailbox: RefCell::new(mailbox),
             message_batch: options.message_batch.max(1),
@@ -161,7 +165,7 @@ impl Thread {
 
     /// One turn at time `now` (nanoseconds; it never goes back: an earlier time counts as the last one): at most a batch
     /// of messages, the every-turn pollers in the order of registration, the due timed pollers by deadline, the due
-    /// sleepers, then the tasks that are ready by then, each once (SPDK: `spdk_thread_poll`).
+    /// sleepers, then a batch of the cycle's tasks: those that were ready when it began (SPDK: `spdk_thread_poll`).
     ///
     /// Panics of messages, pollers and tasks are caught here, named in the log and counted.
     ///
@@ -396,6 +400,19 @@ impl Thread {
             spawned: self.0.tasks.spawned(),
             ..self.0.stats.get()
         }
+    }
+
+    /// The cycles so far: a cycle is the tasks that were ready when it began (DAOS: `src/engine/sched.c`).
+    #[must_use]
+    pub fn cycle_stats(&self) -> CycleStats {
+        self.0.tasks.cycle.stats()
+    }
+
+    /// Whether the next task phase begins a cycle. A scheduler that makes tasks does so now, not in the middle of one.
+    #[must_use]
+    #[inline]
+    pub fn is_between_cycles(&self) -> bool {
+        self.0.tasks.cycle.is_over()
     }
 
     /// Asks the thread to end (SPDK: `spdk_thread_exit`): no new tasks or channels from now on. It has exited when its

@@ -113,6 +113,59 @@ fn messages_run_first_in_order_and_in_batches() {
 }
 
 #[test]
+fn a_cycle_is_frozen_and_pollers_come_round_after_each_batch_of_its_tasks() {
+    let mut lockstep = Lockstep::new();
+    let thread = lockstep.thread_with(
+        "a",
+        ThreadOptions {
+            task_batch: 2,
+            ..Default::default()
+        },
+    );
+    let trace = Trace::new();
+    let _device = logging(&thread, &trace, "device", Period::EveryTurn);
+    for name in ["one", "two", "three", "four", "five"] {
+        let log = trace.clone();
+        let task = async move {
+            log.log(name);
+            yield_now().await;
+            log.log(format!("{name} again"));
+        };
+        thread.spawn(name, task).expect("room").detach();
+    }
+    assert!(thread.is_between_cycles());
+    let events = run(&mut lockstep, 3, 10, &trace);
+    let expected = [
+        "-- 0",
+        "device@0",
+        "one",
+        "two",
+        "-- 10",
+        "device@10",
+        "three",
+        "four",
+        "-- 20",
+        "device@20",
+        "five",
+    ];
+    assert_eq!(
+        events, expected,
+        "those that gave way wait for the next cycle"
+    );
+    assert!(thread.is_between_cycles());
+    lockstep.step();
+    assert!(!thread.is_between_cycles());
+    assert_eq!(
+        trace.take(),
+        ["device@30", "one again", "two again"],
+        "in order, none overtaken"
+    );
+    let stats = thread.cycle_stats();
+    assert_eq!((stats.cycles, stats.tasks, stats.largest), (1, 5, 5));
+    assert_eq!((stats.ns, stats.longest_ns), (30, 30));
+}
+
+#[test]
 fn time_never_goes_back_and_early_timers_count_from_the_first_turn() {
     let thread = Thread::new("a", ThreadOptions::default());
     let trace = Trace::new();

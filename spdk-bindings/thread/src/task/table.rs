@@ -1,6 +1,7 @@
 //! The executor: task slots, the ready queue, and one turn's share of tasks.
 
 use super::body::{BodyPools, Boxed};
+use super::cycle::Cycle;
 use super::join::{JoinError, JoinHandle};
 use super::waker::{SlotWaker, TaskWaker};
 use crate::Thread;
@@ -90,6 +91,7 @@ struct Slots {
 }
 
 pub(crate) struct TaskTable {
+    pub(crate) cycle: Cycle,
     slots: RefCell<Slots>,
     pools: RefCell<BodyPools>,
     /// The task whose poll panicked, until the panic has been dealt with.
@@ -107,7 +109,7 @@ pub(crate) struct TaskTable {
 const NONE: u32 = u32::MAX;
 
 impl TaskTable {
-    pub(crate) fn new(limit: u32, pool_bytes: usize) -> TaskTable {
+    pub(crate) fn new(limit: u32, batch: usize, pool_bytes: usize) -> TaskTable {
         let slots = Slots {
             all: Vec::new(),
             rest: Vec::new(),
@@ -116,6 +118,7 @@ impl TaskTable {
             live: 0,
         };
         TaskTable {
+            cycle: Cycle::new(batch),
             slots: RefCell::new(slots),
             pools: RefCell::new(BodyPools::new(pool_bytes)),
             panicked: RefCell::new(None),
@@ -160,10 +163,12 @@ impl TaskTable {
         Ok(JoinHandle::new(thread.clone(), index, generation))
     }
 
-    /// Polls the tasks that are ready at the start, and no others. Returns how many.
+    /// Polls tasks of the cycle: those that were ready when it began, at most a batch of them. Returns how many.
     #[inline]
     pub(crate) fn run(&self, thread: &Thread) -> u32 {
-        let frozen = self.slots.borrow().ready.len();
+        let frozen = self
+            .cycle
+            .take(thread.now(), || self.slots.borrow().ready.len());
         if frozen == 0 {
             return 0;
         }
