@@ -15,13 +15,24 @@
 //! - **D4 raw region**: the bytes of a [`SharedRegion`] are never covered by a Rust reference. They are touched only by
 //!   the copy routines of `region.rs`, whose accesses to the shared side are single machine accesses that may race, as a
 //!   device's would.
+//! - **D5 device memory**: the bytes of a [`DmaMemory`] are never covered by a Rust reference either. The driver touches them
+//!   as relaxed atomics and racing copies, the device as it pleases; `owner` keeps them mapped while the value exists.
+//! - **D6 emulated access**: [`IoSpace`] reaches memory only through ranges that it knows and whose memory it holds or can
+//!   revive (`Weak`), with the copies of D4. Into a `DmaBuf` it reaches only as hardware would: because its driver gave the
+//!   buffer away with a command and owns it until the completion, during which nobody holds a reference to the bytes (D1).
 
 mod buffer;
+mod device_memory;
+mod io_space;
+mod iova;
 mod mapping;
 mod pool;
 mod region;
 
 pub use buffer::{DmaBuf, OutOfMemory, PAGE};
+pub use device_memory::DmaMemory;
+pub use io_space::{IoFault, IoSpace};
+pub use iova::{IovaTable, PoolAddresses, Segment};
 pub use pool::DmaPool;
 pub(crate) use pool::{MAX_REGISTERED, PoolInner};
 pub use region::SharedRegion;

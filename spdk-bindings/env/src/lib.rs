@@ -4,6 +4,8 @@
 //! * [`Clock`]: monotonic nanoseconds from the time-stamp counter; [`ManualClock`] for tests.
 //! * [`cpu::Topology`]: cores that this process may use, and binding an OS thread to one.
 //! * [`DmaBuf`], [`DmaPool`]: owned, page-aligned buffers that travel with an I/O; [`SharedRegion`]: memory as a device.
+//! * [`DeviceBacking`]: what a user-space driver needs of a device: registers, DMA memory, interrupts, the news that it is gone.
+//!   [`IoSpace`] is the memory side of an emulated one.
 //! * [`Notifier`]: an eventfd that costs one load while nobody sleeps.
 //! * [`Uring`]: io_uring whose operations own their buffers.
 //!
@@ -13,14 +15,20 @@
 
 mod clock;
 pub mod cpu;
+mod device;
 mod dma;
 mod manual_clock;
+pub mod mmio;
 mod notifier;
 mod uring;
 
 pub use clock::Clock;
 pub use cpu::{CpuError, Topology};
-pub use dma::{DmaBuf, DmaPool, OutOfMemory, PAGE, SharedRegion};
+pub use device::{BackingError, DeviceBacking};
+pub use dma::{
+    DmaBuf, DmaMemory, DmaPool, IoFault, IoSpace, IovaTable, OutOfMemory, PAGE, PoolAddresses,
+    Segment, SharedRegion,
+};
 pub use manual_clock::ManualClock;
 pub use notifier::Notifier;
 pub use uring::{TaskRun, Uring, UringError, UringOp};

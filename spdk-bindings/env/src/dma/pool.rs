@@ -102,6 +102,23 @@ impl DmaPool {
         self.inner.count
     }
 
+    /// Number under which the pool's memory is registered with rings and devices, as [`DmaBuf::pool_index`].
+    #[must_use]
+    pub fn index(&self) -> Option<u16> {
+        self.inner.index()
+    }
+
+    /// The whole memory, to map for a device.
+    pub(crate) fn span(&self) -> (NonNull<u8>, usize) {
+        self.inner.span()
+    }
+
+    /// Bytes from the start of the pool's memory to a buffer of this pool.
+    #[inline]
+    pub(crate) fn offset_of(&self, buf: &DmaBuf) -> usize {
+        buf.as_ptr().addr() - self.inner.memory.as_ptr().as_ptr().addr()
+    }
+
     /// Bytes of each buffer.
     #[must_use]
     pub fn buf_len(&self) -> usize {

@@ -96,7 +96,7 @@ impl SharedRegion {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod copy {
+pub(super) mod copy {
     //! `rep movsb`: one byte access after another as far as the memory model goes (each may race, like a relaxed
     //! atomic), whole cache lines as far as the processor goes (ERMS, FSRM).
 
@@ -106,7 +106,7 @@ mod copy {
     /// # Safety
     /// `from` and `to` are valid for `len` bytes and do not overlap; only one of them may be shared with other threads.
     #[inline]
-    pub(super) unsafe fn out(from: *const u8, to: *mut u8, len: usize) {
+    pub(in crate::dma) unsafe fn out(from: *const u8, to: *mut u8, len: usize) {
         // SAFETY: by the caller's promise; the direction flag is clear on entry to asm; no stack is used.
         unsafe {
             asm!("rep movsb", inout("rcx") len => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags));
@@ -116,7 +116,7 @@ mod copy {
     /// # Safety
     /// As for [`out`].
     #[inline]
-    pub(super) unsafe fn into(from: *const u8, to: *mut u8, len: usize) {
+    pub(in crate::dma) unsafe fn into(from: *const u8, to: *mut u8, len: usize) {
         // SAFETY: by the caller's promise.
         unsafe { out(from, to, len) }
     }
@@ -131,7 +131,7 @@ mod copy {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-mod copy {
+pub(super) mod copy {
     //! Relaxed atomic bytes: correct on every architecture.
 
     use core::sync::atomic::{AtomicU8, Ordering};
@@ -139,7 +139,7 @@ mod copy {
     /// # Safety
     /// `from` and `to` are valid for `len` bytes and do not overlap; `from` may be shared with other threads that access
     /// it through this module only.
-    pub(super) unsafe fn out(from: *const u8, to: *mut u8, len: usize) {
+    pub(in crate::dma) unsafe fn out(from: *const u8, to: *mut u8, len: usize) {
         for i in 0..len {
             // SAFETY: `i < len`, by the caller's promise.
             unsafe {
@@ -150,7 +150,7 @@ mod copy {
 
     /// # Safety
     /// As for [`out`], with `to` as the shared side.
-    pub(super) unsafe fn into(from: *const u8, to: *mut u8, len: usize) {
+    pub(in crate::dma) unsafe fn into(from: *const u8, to: *mut u8, len: usize) {
         for i in 0..len {
             // SAFETY: `i < len`, by the caller's promise.
             unsafe { AtomicU8::from_ptr(to.add(i)).store(*from.add(i), Ordering::Relaxed) };
