@@ -1,7 +1,7 @@
 //! The start table: each phase by name, in order. What has started is stopped in reverse when a later phase fails.
 
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use drpc_wire::control::ControlServer;
@@ -174,9 +174,7 @@ struct Registries {
 }
 
 fn host(engine: &Arc<Engine>, registries: &Registries) -> Result<Host, engine_host::HostError> {
-    let known = Arc::new(OnceLock::new());
-    let _ = known.set(engine.clone());
-    let control = Arc::new(EngineControl(known));
+    let control = Arc::new(EngineControl(engine.clone()));
     let mut options = HostOptions::new(
         registries.keys.clone(),
         registries.rpc.clone(),

@@ -15,20 +15,14 @@ use crate::state::{Engine, NO_RANK, State};
 const TASKS_WAIT_NS: u64 = 1_000_000_000;
 
 /// The engine's side of [`Control`].
-pub(crate) struct EngineControl(pub(crate) Arc<std::sync::OnceLock<Arc<Engine>>>);
+pub(crate) struct EngineControl(pub(crate) Arc<Engine>);
 
 impl Control for EngineControl {
     fn query(&self, method: u32, body: Vec<u8>) -> QueryFuture {
-        let engine = self.0.get().cloned();
+        let engine = self.0.clone();
         Box::pin(async move {
-            // Modules cannot ask before the start-up has put the engine together.
-            let engine = engine.ok_or(Der::UNINIT)?;
-            answer(
-                &engine,
-                i32::try_from(method).map_err(|_| Der::NOSYS)?,
-                &body,
-            )
-            .await
+            let method = i32::try_from(method).map_err(|_| Der::NOSYS)?;
+            answer(&engine, method, &body).await
         })
     }
 }
@@ -63,7 +57,6 @@ async fn answer(engine: &Arc<Engine>, method: i32, body: &[u8]) -> Result<Vec<u8
         methods::SET_RANK => daos(set_rank(engine, decode::<SetRankReq>(body)?.rank)),
         methods::SET_UP => daos(set_up(engine).await),
         methods::PREP_SHUTDOWN => {
-            engine.shutdown_announced.store(true, Ordering::Release);
             tracing::info!("the control server announced a shutdown");
             daos(Ok(()))
         }

@@ -73,8 +73,6 @@ pub(crate) struct Engine {
     pub(crate) ready_ms: OnceLock<u64>,
     /// One setup at a time: a second SET_UP meanwhile is refused.
     pub(crate) setting_up: AtomicBool,
-    /// PREP_SHUTDOWN came: this engine is about to be stopped and must not be counted as failed.
-    pub(crate) shutdown_announced: AtomicBool,
     state: AtomicU8,
     rank: AtomicU32,
 }
@@ -119,7 +117,6 @@ impl Engine {
             phases: OnceLock::new(),
             ready_ms: OnceLock::new(),
             setting_up: AtomicBool::new(false),
-            shutdown_announced: AtomicBool::new(false),
             state: AtomicU8::new(State::Starting as u8),
         })
     }
