@@ -91,6 +91,7 @@ impl Xstream {
     ///
     /// # Errors
     /// [`SpawnError::Shutdown`] once the engine stops, [`SpawnError::TooMany`] at the limit.
+    #[track_caller]
     pub fn spawn<T: 'static>(
         &self,
         name: &'static str,
@@ -101,6 +102,7 @@ impl Xstream {
     }
 
     /// The same for a ULT that was accepted before the engine began to stop: it is not refused on its way.
+    #[track_caller]
     pub(crate) fn spawn_accepted<T: 'static>(
         &self,
         name: &'static str,

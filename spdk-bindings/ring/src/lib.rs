@@ -3,6 +3,7 @@
 //! * [`mpsc`]: many senders, one receiver; the mailbox of a thread (SPDK `spdk_ring` in its MP/SC mode).
 //! * [`spsc`]: one sender, one receiver; for pairs (SPDK `spdk_ring` in its SP/SC mode).
 //! * [`oneshot`]: one value, once, to a task that waits for it.
+//! * [`Marker`]: which unit of work a core runs now, for those who watch it.
 //! * [`Message`]: an erased closure of one cache line with its slot, so that sending allocates nothing.
 //!
 //! Neighbours: `spdk_thread` builds mailboxes and replies from these; nothing below.
@@ -13,10 +14,12 @@
 //! Full is an error that gives the value back; nothing here spins, parks, or allocates after construction.
 //! The order is FIFO per sender. `docs/internals/ring.md` has the invariants.
 
+mod marker;
 mod message;
 pub mod mpsc;
 pub mod oneshot;
 mod primitive;
 pub mod spsc;
 
+pub use marker::{Marker, Unit, UnitKind, UnitName};
 pub use message::Message;

@@ -2,7 +2,9 @@
 
 use crate::Thread;
 use crate::options::{ThreadOptions, Wake};
+use crate::pulse::{Pulse, PulseReading};
 use crate::task::WakeSet;
+use crossbeam_utils::CachePadded;
 use spdk_ring::Message;
 use spdk_ring::mpsc::{self, TrySendError};
 use std::sync::Arc;
@@ -14,6 +16,8 @@ pub(crate) struct Shared {
     pub(crate) name: Box<str>,
     pub(crate) mailbox: mpsc::Sender<Message<Thread>>,
     pub(crate) wakes: WakeSet,
+    /// Written in every turn: kept apart from what senders read.
+    pub(crate) pulse: CachePadded<Pulse>,
     wake: Option<Arc<dyn Wake>>,
 }
 
@@ -29,6 +33,7 @@ impl Shared {
             name: name.into(),
             mailbox,
             wakes: WakeSet::new(options.max_tasks),
+            pulse: CachePadded::default(),
             wake: options.wake.clone(),
         };
         (Arc::new(shared), receiver)
@@ -91,6 +96,12 @@ impl ThreadHandle {
             Err(TrySendError::Full(_)) => Err(SendError::Full),
             Err(TrySendError::Closed(_)) => Err(SendError::Exited),
         }
+    }
+
+    /// How far the thread has come, and what runs on it now. Never blocks, whatever the thread does.
+    #[must_use]
+    pub fn pulse(&self) -> PulseReading {
+        self.shared.pulse.read()
     }
 
     /// Whether the thread has exited.

@@ -22,6 +22,7 @@ mod handle;
 mod options;
 mod panics;
 mod poller;
+mod pulse;
 mod scope;
 pub mod sync;
 mod task;
@@ -34,7 +35,9 @@ pub use fd_watch::{FdChange, FdWatch, Interest};
 pub use handle::{SendError, ThreadHandle};
 pub use options::{ThreadOptions, Wake};
 pub use poller::{Period, PollResult, Poller, PollerInfo};
+pub use pulse::PulseReading;
 pub use scope::Scope;
+pub use spdk_ring::{Unit, UnitKind};
 pub use task::{
     CycleStats, Elapsed, JoinError, JoinHandle, Sleep, SpawnError, TaskInfo, TaskState, TaskWaker,
     YieldNow, sleep, sleep_until, timeout, yield_now,

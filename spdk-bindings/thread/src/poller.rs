@@ -4,6 +4,7 @@ use crate::Thread;
 use crate::deadline_heap::DeadlineHeap;
 use crate::panics;
 use slab::Slab;
+use spdk_ring::{UnitKind, UnitName};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -44,6 +45,7 @@ type Function = Box<dyn FnMut(u64) -> PollResult>;
 
 struct Entry {
     name: &'static str,
+    unit: UnitName,
     /// Its number in the table, and in the heap while it is timed.
     key: u32,
     period: Cell<Period>,
@@ -133,6 +135,7 @@ impl PollerTable {
         let place = entries.vacant_entry();
         let entry = Rc::new(Entry {
             name,
+            unit: UnitName::new(UnitKind::Poller, name),
             key: u32::try_from(place.key()).unwrap_or(u32::MAX),
             period: Cell::new(period),
             paused: Cell::new(true),
@@ -241,6 +244,7 @@ impl PollerTable {
             let caught = panics::contain(|| {
                 while let Some(entry) = list.get(next) {
                     next += 1;
+                    thread.mark(entry.unit, next);
                     // It may have become a timed one since the turn began.
                     busy += u32::from(!entry.is_timed() && entry.call(now));
                 }
@@ -261,6 +265,7 @@ impl PollerTable {
             };
             let entry = self.entries.borrow().get(key as usize).cloned();
             let Some(entry) = entry else { continue };
+            thread.mark(entry.unit, key as usize);
             if let Err(text) = panics::contain(|| busy += u32::from(entry.call(now))) {
                 self.after_panic(&entry, thread, &text);
             }

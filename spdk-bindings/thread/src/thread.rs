@@ -9,8 +9,8 @@ use crate::panics;
 use crate::poller::{Period, PollResult, Poller, PollerInfo, PollerTable};
 use crate::scope::ScopeSlot;
 use crate::task::{CycleStats, JoinHandle, SleepTable, SpawnError, TaskInfo, TaskTable};
-use spdk_ring::Message;
 use spdk_ring::mpsc;
+use spdk_ring::{Message, UnitKind, UnitName};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::os::fd::OwnedFd;
@@ -68,7 +68,6 @@ pub(crate) struct Inner {
     now: Cell<u64>,
     state: Cell<State>,
     polling: Cell<bool>,
-    turns: Cell<u64>,
     stats: Cell<ThreadStats>,
     pub(crate) pollers: PollerTable,
     pub(crate) tasks: TaskTable,
@@ -139,7 +138,6 @@ impl ThreadSeed {
             now: Cell::new(0),
             state: Cell::new(State::Running),
             polling: Cell::new(false),
-            turns: Cell::new(0),
             stats: Cell::new(ThreadStats::default()),
             pollers: PollerTable::default(),
             sleeps: SleepTable::default(),
@@ -200,7 +198,7 @@ impl Thread {
             pollers_busy,
             tasks,
         };
-        inner.turns.set(inner.turns.get() + 1);
+        inner.shared.pulse.end_turn();
         if turn.is_busy() {
             inner.count(turn);
         }
@@ -231,7 +229,7 @@ impl Thread {
     #[inline]
     fn set_now(&self, now: u64) {
         let inner = &*self.0;
-        if inner.turns.get() == 0 && inner.now.get() == 0 {
+        if inner.shared.pulse.turns() == 0 && inner.now.get() == 0 {
             // What was armed before the first turn counts from it.
             inner.pollers.shift(now);
             inner.sleeps.shift(now);
@@ -250,11 +248,13 @@ impl Thread {
 
     fn drain(&self, mailbox: &mut mpsc::Receiver<Message<Thread>>, batch: usize) -> u32 {
         let mut count = 0;
+        let unit = UnitName::new(UnitKind::Message, "message");
         loop {
             let left = batch - count;
             let caught = panics::contain(|| {
                 mailbox.drain(left, |message| {
                     count += 1;
+                    self.mark(unit, count);
                     message.call(self);
                 })
             });
@@ -353,6 +353,7 @@ impl Thread {
     /// # Errors
     /// [`SpawnError`] if the thread is exiting or at its bound; the future is dropped then.
     #[inline]
+    #[track_caller]
     pub fn spawn<T: 'static>(
         &self,
         name: &'static str,
@@ -396,7 +397,7 @@ impl Thread {
     #[must_use]
     pub fn stats(&self) -> ThreadStats {
         ThreadStats {
-            turns: self.0.turns.get(),
+            turns: self.0.shared.pulse.turns(),
             spawned: self.0.tasks.spawned(),
             ..self.0.stats.get()
         }
@@ -521,6 +522,12 @@ impl Thread {
     /// Whether one of its turns runs.
     pub(crate) fn is_polling(&self) -> bool {
         self.0.polling.get()
+    }
+
+    /// "This runs now", for the watchdog: one relaxed store.
+    #[inline(always)]
+    pub(crate) fn mark(&self, unit: UnitName, sequence: usize) {
+        self.0.shared.pulse.unit.set(unit, sequence);
     }
 
     #[inline]

@@ -6,10 +6,12 @@ use super::join::{JoinError, JoinHandle};
 use super::waker::{SlotWaker, TaskWaker};
 use crate::Thread;
 use crate::panics;
+use spdk_ring::{UnitKind, UnitName};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::panic::Location;
 use std::task::{Context, Poll, Waker};
 
 /// Why a task was not started; its future has been dropped.
@@ -53,9 +55,13 @@ pub struct TaskInfo {
     pub waits_for: &'static str,
     /// How often it has been polled.
     pub polls: u32,
+    /// Where it was started.
+    pub spawned_by: &'static Location<'static>,
 }
 
 const WAITS_ELSEWHERE: &str = "a wake-up";
+
+const _: () = assert!(size_of::<Slot>() == 64);
 
 /// What every poll touches: one cache line.
 #[repr(align(64))]
@@ -64,6 +70,7 @@ struct Slot {
     boxed: Option<Boxed>,
     /// Made at the slot's first use. Absent while the task runs.
     waker: Option<Waker>,
+    unit: UnitName,
     generation: u32,
     polls: u32,
     /// `None`: the slot is free.
@@ -79,6 +86,7 @@ struct Rest {
     name: &'static str,
     waits_for: &'static str,
     spawned_at: u64,
+    spawned_by: &'static Location<'static>,
 }
 
 struct Slots {
@@ -134,6 +142,7 @@ impl TaskTable {
 
     /// Starts a task; it first runs in the task phase that comes next.
     #[inline]
+    #[track_caller]
     pub(crate) fn spawn<T: 'static>(
         &self,
         thread: &Thread,
@@ -153,10 +162,12 @@ impl TaskTable {
         let slot = &mut slots.all[index as usize];
         slot.boxed = Some(boxed);
         slot.state = Some(TaskState::Ready);
+        slot.unit = UnitName::new(UnitKind::Task, name);
         let generation = slot.generation;
         let rest = &mut slots.rest[index as usize];
         rest.name = name;
         rest.spawned_at = thread.now();
+        rest.spawned_by = Location::caller();
         slots.ready.push_back(index);
         slots.live += 1;
         self.spawned.set(self.spawned.get() + 1);
@@ -214,6 +225,8 @@ impl TaskTable {
         let index = slots.ready.pop_front()?;
         let slot = &mut slots.all[index as usize];
         slot.state = Some(TaskState::Running);
+        // A turn polls a task once, so the index tells its units apart.
+        thread.mark(slot.unit, index as usize);
         slot.polls = slot.polls.saturating_add(1);
         let boxed = slot.boxed.take()?;
         let waker = slot
@@ -482,6 +495,7 @@ impl TaskTable {
                     ""
                 },
                 polls: slot.polls,
+                spawned_by: rest.spawned_by,
             })
         };
         slots.all.iter().enumerate().filter_map(info).collect()
@@ -511,6 +525,7 @@ impl Slots {
         self.all.push(Slot {
             boxed: None,
             waker: Some(SlotWaker::waker(thread.shared().clone(), index)),
+            unit: UnitName::new(UnitKind::Task, ""),
             generation: 0,
             polls: 0,
             state: None,
@@ -523,6 +538,7 @@ impl Slots {
             name: "",
             waits_for: "",
             spawned_at: 0,
+            spawned_by: Location::caller(),
         });
         index
     }
