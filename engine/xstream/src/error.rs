@@ -16,6 +16,9 @@ pub enum SpawnError {
     /// The xstream has as many ULTs as it may have.
     #[error("xstream {0} has {1} ULTs, its limit; retry later")]
     TooMany(XstreamId, u32),
+    /// Only named ULTs are created with a handle: whoever looks for a fault needs to tell them apart.
+    #[error("a ULT with a handle needs a name")]
+    Unnamed,
     /// No xstream does this kind of work for that target.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -28,6 +31,7 @@ impl SpawnError {
             SpawnError::Shutdown(_) => Der::SHUTDOWN,
             SpawnError::Full(_) => Der::AGAIN,
             SpawnError::TooMany(..) => Der::NOMEM,
+            SpawnError::Unnamed => Der::INVAL,
             SpawnError::Serve(error) => error.der(),
         }
     }

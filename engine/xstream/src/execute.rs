@@ -58,19 +58,53 @@ impl XstreamRef {
         F: FnOnce(&Xstream) -> Fut + Send + 'static,
         Fut: Future<Output = T> + 'static,
     {
+        self.try_execute(name, f)
+            .unwrap_or_else(|error| Remote::refused(name, self.id(), error))
+    }
+
+    /// The same for whoever wants to know at once that it was refused.
+    pub(crate) fn try_execute<T, F, Fut>(
+        &self,
+        name: &'static str,
+        f: F,
+    ) -> Result<Remote<T>, SpawnError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Xstream) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + 'static,
+    {
         let (sender, receiver) = oneshot::channel();
-        let sent = self.spawn(name, move |xstream| {
+        self.spawn(name, move |xstream| {
             let work = f(xstream);
             async move { drop(sender.send(work.await)) }
-        });
-        match sent {
-            Ok(()) => Remote {
-                state: State::Sent(receiver),
-                name,
-                xstream: self.id(),
-            },
-            Err(error) => Remote::refused(name, self.id(), error),
-        }
+        })?;
+        Ok(Remote {
+            state: State::Sent(receiver),
+            name,
+            xstream: self.id(),
+        })
+    }
+
+    /// Runs a ULT on the xstream and, after it, `done` with its result, in the same ULT over there; does not wait. DAOS:
+    /// `dss_ult_execute` with a call-back.
+    ///
+    /// # Errors
+    /// As [`XstreamRef::spawn`]; `done` is not called then, and not when the ULT panics.
+    pub fn execute_then<T, F, Fut>(
+        &self,
+        name: &'static str,
+        f: F,
+        done: impl FnOnce(T) + Send + 'static,
+    ) -> Result<(), SpawnError>
+    where
+        T: 'static,
+        F: FnOnce(&Xstream) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + 'static,
+    {
+        self.spawn(name, move |xstream| {
+            let work = f(xstream);
+            async move { done(work.await) }
+        })
     }
 
     /// The same from a control thread (the main thread, the metrics port, tests), which it blocks.

@@ -3,7 +3,8 @@
 //! - [`Layout`]: how many xstreams, for what, on which core. Pure: numbers in, table out.
 //! - [`XstreamSet`]: starts them in order and stops them in order; the owner's side. [`Xstreams`]: who is who, for all.
 //! - [`XstreamRef`]: an xstream's address: [`send`](XstreamRef::send) a message, [`spawn`](XstreamRef::spawn) a ULT,
-//!   [`execute`](XstreamRef::execute) one and await its result. [`Xstream`]: the xstream itself, for its own code:
+//!   [`execute`](XstreamRef::execute) one and await its result, [`create`](XstreamRef::create) one with a handle: an
+//!   [`Ult`] to join, wake and abort; inside, the ULT has its [`UltRequest`]. [`Xstream`]: the xstream itself, for its own code:
 //!   thread, storage, ULTs. [`current`]: which one runs here.
 //! - [`Xstreams::collective`]: the same work on many targets, reduced to one result.
 //!
@@ -17,13 +18,14 @@
 //! everything called `blocking` are for control threads.
 //!
 //! Modules: `layout` · `role` · `xstream` inside view · `xref` address · `set` table · `execute` waiting for others ·
-//! `collective`, `target_set` · `start`, `shutdown` · `stats`, `ults` for operators ·
+//! `ult`, `request` handles of ULTs · `collective`, `target_set` · `start`, `shutdown` · `stats`, `ults` for operators ·
 //! [`testing`] xstreams stepped on one OS thread.
 
 mod collective;
 mod error;
 mod execute;
 mod layout;
+mod request;
 mod role;
 mod set;
 mod shutdown;
@@ -31,6 +33,7 @@ mod start;
 mod stats;
 mod target_set;
 pub mod testing;
+mod ult;
 mod ults;
 mod xref;
 mod xstream;
@@ -41,12 +44,14 @@ pub use layout::{
     Core, HelperMode, Layout, LayoutError, LayoutOptions, MAX_TARGETS, Placement, SYS_XS_NR,
     ServeError, XstreamSpec,
 };
+pub use request::{Slept, UltRequest};
 pub use role::{Role, XsType, XstreamId};
 pub use set::Xstreams;
 pub use shutdown::Held;
 pub use start::{Phase, StartCause, StartError, StartOptions, XstreamSet};
 pub use stats::XstreamStats;
 pub use target_set::TargetSet;
+pub use ult::{Ult, UltRef};
 pub use ults::XstreamUlts;
 pub use xref::XstreamRef;
 pub use xstream::{Xstream, current};

@@ -9,7 +9,7 @@ use spdk_reactor::ReactorSet;
 use spdk_thread::{TaskState, Thread};
 
 use crate::xstream::XstreamScope;
-use crate::{Xstream, XstreamRef, Xstreams, current};
+use crate::{Xstream, XstreamRef, Xstreams, current, request};
 
 /// How often the control thread looks.
 const LOOK: Duration = Duration::from_millis(1);
@@ -108,6 +108,14 @@ fn ults(thread: &Thread) -> Vec<String> {
         .collect()
 }
 
+/// Wakes the ULTs that sleep, so that they see that the xstream stops. Returns those that have not ended.
+fn drain(thread: &Thread) -> Vec<String> {
+    if let Some(xstream) = current() {
+        request::wake_all(&xstream.inner.requests);
+    }
+    ults(thread)
+}
+
 /// Ends the storage and asks the thread to exit; on the thread, in a message. Returns what is in the way.
 fn finish(thread: &Thread) -> Vec<String> {
     let Some(xstream) = current() else {
@@ -181,7 +189,7 @@ impl Open<'_> {
             let (sender, receiver) = mpsc::sync_channel(1);
             let sent = self.xstream.handle().send(move |thread| {
                 let lines = match step {
-                    Step::Drain => ults(thread),
+                    Step::Drain => drain(thread),
                     Step::Finish => finish(thread),
                 };
                 // The control thread may have given up.

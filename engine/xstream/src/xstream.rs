@@ -8,6 +8,7 @@ use std::rc::Rc;
 use engine_tls::Slots;
 use spdk_thread::{JoinHandle, Scope, Thread};
 
+use crate::request::Requests;
 use crate::{Role, SpawnError, XstreamId, XstreamRef, Xstreams};
 
 thread_local! {
@@ -29,18 +30,21 @@ pub(crate) struct Inner {
     thread: Thread,
     address: XstreamRef,
     pub(crate) slots: Slots,
+    /// Of the ULTs that can be woken and aborted.
+    pub(crate) requests: Rc<Requests>,
     /// Known from the start-up barrier on.
     set: OnceCell<Xstreams>,
 }
 
 impl Xstream {
     pub(crate) fn new(thread: &Thread, address: XstreamRef, slots: Slots) -> Xstream {
-        let set = OnceCell::new();
+        let (requests, set) = (Rc::default(), OnceCell::new());
         Xstream {
             inner: Rc::new(Inner {
                 thread: thread.clone(),
                 address,
                 slots,
+                requests,
                 set,
             }),
         }

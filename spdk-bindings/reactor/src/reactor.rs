@@ -115,6 +115,7 @@ impl Reactor {
             sum.messages += turn.messages;
             sum.pollers_busy += turn.pollers_busy;
             sum.tasks += turn.tasks;
+            sum.quiet_tasks += turn.quiet_tasks;
             if hosted.thread.has_fd_changes() {
                 self.apply_fd_changes(&hosted);
             }

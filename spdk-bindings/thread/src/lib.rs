@@ -39,7 +39,7 @@ pub use pulse::PulseReading;
 pub use scope::Scope;
 pub use spdk_ring::{Unit, UnitKind};
 pub use task::{
-    CycleStats, Elapsed, JoinError, JoinHandle, Sleep, SpawnError, TaskInfo, TaskState, TaskWaker,
-    YieldNow, sleep, sleep_until, timeout, yield_now,
+    CycleStats, Elapsed, JoinError, JoinHandle, Quiet, Sleep, SpawnError, TaskInfo, TaskState,
+    TaskWaker, YieldNow, quiet, sleep, sleep_until, timeout, yield_now,
 };
 pub use thread::{Thread, ThreadSeed, ThreadStats, Turn};

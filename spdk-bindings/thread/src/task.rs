@@ -3,6 +3,7 @@
 mod body;
 mod cycle;
 mod join;
+mod quiet;
 mod sleep;
 mod table;
 mod wake_set;
@@ -11,6 +12,7 @@ mod yield_now;
 
 pub use cycle::CycleStats;
 pub use join::{JoinError, JoinHandle};
+pub use quiet::{Quiet, quiet};
 pub use sleep::{Elapsed, Sleep, sleep, sleep_until, timeout};
 pub use table::{SpawnError, TaskInfo, TaskState};
 pub use waker::TaskWaker;

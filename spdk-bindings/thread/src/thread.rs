@@ -24,12 +24,14 @@ pub struct Turn {
     pub messages: u32,
     /// Pollers that were busy.
     pub pollers_busy: u32,
-    /// Tasks polled.
+    /// Tasks polled, without the quiet ones.
     pub tasks: u32,
+    /// Tasks polled that do not count as work ([`crate::quiet`]).
+    pub quiet_tasks: u32,
 }
 
 impl Turn {
-    /// Whether anything was done.
+    /// Whether anything was done that counts as work.
     #[must_use]
     #[inline]
     pub fn is_busy(&self) -> bool {
@@ -71,6 +73,8 @@ pub(crate) struct Inner {
     stats: Cell<ThreadStats>,
     pub(crate) pollers: PollerTable,
     pub(crate) tasks: TaskTable,
+    /// Polls of quiet tasks in this turn.
+    pub(crate) quiet_polls: Cell<u32>,
     pub(crate) sleeps: SleepTable,
     pub(crate) channels: ChannelTable,
     pub(crate) fds: FdTable,
@@ -83,7 +87,7 @@ impl Inner {
         let mut stats = self.stats.get();
         stats.messages += u64::from(turn.messages);
         stats.pollers_busy += u64::from(turn.pollers_busy);
-        stats.task_polls += u64::from(turn.tasks);
+        stats.task_polls += u64::from(turn.tasks + turn.quiet_tasks);
         self.stats.set(stats);
     }
 }
@@ -140,6 +144,7 @@ impl ThreadSeed {
             polling: Cell::new(false),
             stats: Cell::new(ThreadStats::default()),
             pollers: PollerTable::default(),
+            quiet_polls: Cell::new(0),
             sleeps: SleepTable::default(),
             channels: ChannelTable::default(),
             fds: FdTable::default(),
@@ -193,13 +198,15 @@ impl Thread {
             self.try_exit();
         }
         inner.polling.set(false);
+        let quiet_tasks = inner.quiet_polls.take().min(tasks);
         let turn = Turn {
             messages,
             pollers_busy,
-            tasks,
+            tasks: tasks - quiet_tasks,
+            quiet_tasks,
         };
         inner.shared.pulse.end_turn();
-        if turn.is_busy() {
+        if turn.is_busy() || quiet_tasks != 0 {
             inner.count(turn);
         }
         turn

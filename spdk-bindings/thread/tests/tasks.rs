@@ -503,3 +503,30 @@ fn tasks_say_what_they_wait_for() {
     }
     lockstep.settle();
 }
+
+#[test]
+fn a_quiet_task_runs_and_does_not_make_its_thread_busy() {
+    let mut lockstep = Lockstep::new();
+    let thread = lockstep.thread("t");
+    let runs = Rc::new(Cell::new(0));
+    let seen = Rc::clone(&runs);
+    let beat = async move {
+        loop {
+            spdk_thread::sleep(10).await;
+            seen.set(seen.get() + 1);
+        }
+    };
+    let quiet = thread.spawn("beat", spdk_thread::quiet(beat)).unwrap();
+    for now in [100, 200, 300] {
+        let turn = thread.poll(now);
+        assert_eq!(
+            (turn.is_busy(), turn.tasks, turn.quiet_tasks),
+            (false, 0, 1)
+        );
+    }
+    assert_eq!((runs.get(), thread.stats().task_polls), (2, 3));
+    thread.spawn("loud", async {}).unwrap().detach();
+    let turn = thread.poll(400);
+    assert_eq!((turn.is_busy(), turn.tasks, turn.quiet_tasks), (true, 1, 1));
+    quiet.abort();
+}

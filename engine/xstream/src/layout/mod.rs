@@ -101,6 +101,19 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// What [`Layout::compute`] refuses: there is no other way to see what code does without targets.
+    #[cfg(test)]
+    pub(crate) fn without_targets() -> Layout {
+        Layout {
+            targets: 0,
+            helpers: 0,
+            mode: HelperMode::PerTarget(0),
+            placement: Placement::Linear,
+            xstreams: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
     /// Counts, roles and cores. `cores`: what this process may use, see [`Core::of`].
     pub fn compute(options: &LayoutOptions, cores: &[Core]) -> Result<Layout, LayoutError> {
         let LayoutOptions { targets, .. } = *options;

@@ -205,6 +205,27 @@ fn a_periodic_ult_ends_when_it_sees_the_flag() {
 }
 
 #[test]
+fn shutdown_wakes_who_sleeps_with_a_request() {
+    let set = start(1, 0);
+    let main = set.main(0).unwrap();
+    let (up, is_up) = mpsc::channel();
+    let slept = main.create("sleeper", |_, request| async move {
+        up.send(()).unwrap();
+        let slept = request.sleep(u64::MAX).await;
+        (slept, request.yield_or_stop().await)
+    });
+    is_up.recv().unwrap();
+    main.call_blocking("it sleeps by now", LONG, |_| ())
+        .unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let joins = slept.unwrap();
+    let joiner = |_: &Xstream| async move { sender.send(joins.await.unwrap()).unwrap() };
+    set.system().spawn("joins", joiner).unwrap();
+    set.shutdown(LONG, |_| ()).unwrap();
+    assert_eq!(receiver.recv().unwrap(), (crate::Slept::Woken, true));
+}
+
+#[test]
 fn shutdown_says_each_second_which_ult_holds_it_and_goes_on_when_it_ends() {
     let set = start(1, 0);
     let (release, released) = spdk_ring::oneshot::channel::<()>();

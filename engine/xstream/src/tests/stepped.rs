@@ -23,7 +23,7 @@ fn here() -> u32 {
     current().unwrap().id().0
 }
 
-fn stop(stepped: &Stepped, id: u32) {
+pub(super) fn stop(stepped: &Stepped, id: u32) {
     let xstream = stepped.xstreams().get(XstreamId(id)).unwrap();
     xstream.shared.stopping.store(true, Ordering::Release);
 }

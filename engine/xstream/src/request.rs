@@ -1,0 +1,209 @@
+//! A ULT's own handle on its life: sleep, wake, abort, stop (DAOS `src/engine/sched.c`: `struct sched_request`).
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use spdk_thread::TaskWaker;
+
+use crate::{XstreamRef, current};
+
+/// Names a ULT in the whole process, for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct UltId(u64);
+
+impl UltId {
+    pub(crate) fn next() -> UltId {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        UltId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The requests of an xstream's ULTs, by id. At most one for each ULT.
+pub(crate) type Requests = RefCell<HashMap<UltId, Rc<Control>>>;
+
+pub(crate) struct Control {
+    id: UltId,
+    name: &'static str,
+    xstream: XstreamRef,
+    aborted: Cell<bool>,
+    /// Counts wake-ups: a sleep ends when the number is no longer the one that it began with, so that a wake-up of one
+    /// who does not sleep is forgotten.
+    wakeups: Cell<u64>,
+    sleeper: RefCell<Option<TaskWaker>>,
+}
+
+impl Control {
+    pub(crate) fn wake(&self) {
+        self.wakeups.set(self.wakeups.get().wrapping_add(1));
+        let sleeper = self.sleeper.take();
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
+        }
+    }
+
+    pub(crate) fn abort(&self) {
+        self.aborted.set(true);
+        self.wake();
+    }
+}
+
+/// A ULT seen from its own xstream: what the ULT itself sleeps and stops with, and what others there wake and abort it
+/// with. Clones are one request; own thread only. [`crate::UltRef`] is the same from elsewhere.
+///
+/// DAOS's `sched_request` without the queues: those are the scheduler's.
+#[derive(Clone)]
+pub struct UltRequest(Rc<Control>);
+
+impl UltRequest {
+    pub(crate) fn new(id: UltId, name: &'static str, xstream: XstreamRef) -> UltRequest {
+        UltRequest(Rc::new(Control {
+            id,
+            name,
+            xstream,
+            aborted: Cell::new(false),
+            wakeups: Cell::new(0),
+            sleeper: RefCell::default(),
+        }))
+    }
+
+    /// For a ULT that was made without one (DAOS: `sched_req_get(attr, NULL)`). Unlike the request of
+    /// [`crate::XstreamRef::create`] it is not found from elsewhere, and a stopping xstream does not wake its sleeps.
+    /// `None` without a name, and on a thread that is no xstream.
+    pub fn attach(name: &'static str) -> Option<UltRequest> {
+        let xstream = current().filter(|_| !name.is_empty())?;
+        Some(UltRequest::new(UltId::next(), name, xstream.xref()))
+    }
+
+    /// The name of its ULT.
+    pub fn name(&self) -> &'static str {
+        self.0.name
+    }
+
+    /// Sleeps for `ns` nanoseconds, or until woken or aborted. For 0, after an abort, and on a stopping xstream it only
+    /// yields. By its own ULT.
+    pub async fn sleep(&self, ns: u64) -> Slept {
+        if ns == 0 || self.must_stop() {
+            spdk_thread::yield_now().await;
+            return Slept::Yielded;
+        }
+        Sleeping {
+            control: &self.0,
+            since: self.0.wakeups.get(),
+            timer: spdk_thread::sleep(ns),
+        }
+        .await
+    }
+
+    /// Ends its sleep; nothing if it does not sleep (DAOS: `sched_req_wakeup`).
+    pub fn wakeup(&self) {
+        self.0.wake();
+    }
+
+    /// Asks it to end: its sleep ends now, [`UltRequest::yield_or_stop`] answers true from now on. A ULT that never
+    /// asks runs on; one that has ended does not notice (DAOS: `sched_req_abort`).
+    pub fn abort(&self) {
+        self.0.abort();
+    }
+
+    /// Whether somebody asked it to end.
+    pub fn is_aborted(&self) -> bool {
+        self.0.aborted.get()
+    }
+
+    /// Whether it should come to its end: aborted, or its xstream is stopping.
+    pub fn must_stop(&self) -> bool {
+        self.is_aborted() || self.0.xstream.is_stopping()
+    }
+
+    /// True: come to your end. Otherwise lets others run, and false (DAOS: `dss_ult_yield`).
+    pub async fn yield_or_stop(&self) -> bool {
+        if self.must_stop() {
+            return true;
+        }
+        spdk_thread::yield_now().await;
+        false
+    }
+
+    /// Puts it where messages find it, until the guard drops.
+    pub(crate) fn enter(&self, xstream: &crate::Xstream) -> Entered {
+        let requests = Rc::clone(&xstream.inner.requests);
+        requests.borrow_mut().insert(self.0.id, Rc::clone(&self.0));
+        Entered {
+            requests,
+            id: self.0.id,
+        }
+    }
+}
+
+impl fmt::Debug for UltRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let aborted = if self.is_aborted() { ", aborted" } else { "" };
+        write!(f, "UltRequest({}{aborted})", self.0.name)
+    }
+}
+
+/// How a sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slept {
+    /// The time was up.
+    TimeUp,
+    /// It was woken or aborted before.
+    Woken,
+    /// It did not sleep, it only let others run.
+    Yielded,
+}
+
+struct Sleeping<'a> {
+    control: &'a Control,
+    since: u64,
+    timer: spdk_thread::Sleep,
+}
+
+impl Future for Sleeping<'_> {
+    type Output = Slept;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Slept> {
+        if self.control.wakeups.get() != self.since {
+            return Poll::Ready(Slept::Woken);
+        }
+        if Pin::new(&mut self.timer).poll(cx).is_ready() {
+            return Poll::Ready(Slept::TimeUp);
+        }
+        let waker = TaskWaker::from_cx(cx, "sleep");
+        let before = self.control.sleeper.replace(Some(waker));
+        drop(before);
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleeping<'_> {
+    fn drop(&mut self) {
+        let sleeper = self.control.sleeper.take();
+        drop(sleeper);
+    }
+}
+
+/// Keeps a request findable while its ULT lives.
+pub(crate) struct Entered {
+    requests: Rc<Requests>,
+    id: UltId,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let gone = self.requests.borrow_mut().remove(&self.id);
+        drop(gone);
+    }
+}
+
+/// The xstream stops: whoever sleeps shall see it.
+pub(crate) fn wake_all(requests: &Requests) {
+    let all: Vec<_> = requests.borrow().values().cloned().collect();
+    all.iter().for_each(|control| control.wake());
+}
