@@ -1,11 +1,12 @@
 //! One file per question; runs tiny in tests, for real by `keel bench`.
 //!
-//! Every benchmark runs in the calling process on reactors of its own that always poll, and gives one report that
+//! Every benchmark runs in the calling process on reactors of its own, which poll always but in `idle`, and gives one report that
 //! serialises to JSON. Figures mean something only beside a peer in the same run: `docs/PROMISES.md` has the commands.
 //!
 //! | file | question |
 //! |---|---|
 //! | [`bdev`] | I/Os per second of a block device, through the channel that modules use |
+//! | [`idle`] | how late work is that ends a reactor's rest, and what rest costs |
 //! | [`message`] | messages from one core to another: throughput, ping-pong |
 //! | [`ult`] | creating, running and joining an async ULT; yielding |
 //! | [`drpc`] | a dRPC round trip beside a bare socket ping-pong |
@@ -14,6 +15,7 @@
 pub mod bdev;
 pub mod drpc;
 mod histogram;
+pub mod idle;
 mod lane;
 pub mod message;
 pub mod tls;

@@ -3,6 +3,7 @@
 use drpc_wire::keel;
 use engine_xstream::{Role, XstreamUlts};
 use spdk_bdev::Op;
+use spdk_reactor::Depth;
 use spdk_thread::TaskState;
 
 use crate::state::Engine;
@@ -89,8 +90,8 @@ async fn xstreams(engine: &Engine) -> Vec<keel::Xstream> {
             turns: stats.thread.turns,
             messages: stats.thread.messages,
             busy_ns: reactor.busy_ns,
-            idle_ns: reactor.idle_ns + reactor.asleep_ns,
-            sleeps: reactor.naps + reactor.sleeps,
+            idle_ns: reactor.idle_ns(),
+            sleeps: reactor.at(Depth::Nap).count + reactor.at(Depth::Sleep).count,
         });
     }
     all

@@ -25,6 +25,7 @@ pub mod log;
 mod recorder;
 mod series;
 
+pub use ::metrics::{Counter, Gauge, Histogram};
 pub use http::{HttpError, MetricsServer, serve_http};
 pub use recorder::{
     Collector, Kind, counter, describe, gauge, histogram, install, register_collector, render,

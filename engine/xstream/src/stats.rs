@@ -4,7 +4,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use engine_telemetry::{Collector, Kind};
-use spdk_reactor::ReactorHandle;
+use spdk_reactor::{Depth, ReactorHandle};
 use spdk_thread::ThreadStats;
 
 use crate::{Remote, Xstream, XstreamId, XstreamRef, Xstreams, current};
@@ -92,8 +92,11 @@ const PANICS: &str = "keel_xstream_panics_total";
 
 const REACTOR_TURNS: &str = "keel_reactor_turns_total";
 const REACTOR_BUSY: &str = "keel_reactor_busy_nanoseconds_total";
-const REACTOR_IDLE: &str = "keel_reactor_idle_nanoseconds_total";
-const REACTOR_ASLEEP: &str = "keel_reactor_asleep_nanoseconds_total";
+const REACTOR_REST: &str = "keel_reactor_rest_nanoseconds_total";
+const REACTOR_RESTS: &str = "keel_reactor_rests_total";
+const REACTOR_DOORBELLS: &str = "keel_reactor_doorbells_total";
+const REACTOR_FD_EVENTS: &str = "keel_reactor_fd_events_total";
+const REACTOR_HOLDS: &str = "keel_reactor_holds_total";
 
 fn describe() {
     engine_telemetry::describe(Kind::Counter, REACTOR_TURNS, "Turns of the core's loop");
@@ -104,10 +107,25 @@ fn describe() {
     );
     engine_telemetry::describe(
         Kind::Counter,
-        REACTOR_IDLE,
-        "Time in turns that found nothing",
+        REACTOR_REST,
+        "Time without work, by depth: poll, pause, nap (a sleep cut short by the latency goal), sleep",
     );
-    engine_telemetry::describe(Kind::Counter, REACTOR_ASLEEP, "Time asleep");
+    engine_telemetry::describe(Kind::Counter, REACTOR_RESTS, "Rests, by depth");
+    engine_telemetry::describe(
+        Kind::Counter,
+        REACTOR_DOORBELLS,
+        "Sleeps that a message or another core's wake-up ended",
+    );
+    engine_telemetry::describe(
+        Kind::Counter,
+        REACTOR_FD_EVENTS,
+        "Events of watched descriptors",
+    );
+    engine_telemetry::describe(
+        Kind::Counter,
+        REACTOR_HOLDS,
+        "Times that sleeping was given up for a while, because wake-ups missed the latency goal",
+    );
     engine_telemetry::describe(Kind::Counter, TURNS, "Turns of the xstream's thread");
     engine_telemetry::describe(Kind::Counter, MESSAGES, "Messages run on the xstream");
     engine_telemetry::describe(Kind::Counter, POLLERS, "Calls of pollers that found work");
@@ -151,10 +169,17 @@ fn publish_reactor(reactor: &ReactorHandle) {
     let counters = [
         (REACTOR_TURNS, stats.turns),
         (REACTOR_BUSY, stats.busy_ns),
-        (REACTOR_IDLE, stats.idle_ns),
-        (REACTOR_ASLEEP, stats.asleep_ns),
+        (REACTOR_DOORBELLS, stats.doorbells),
+        (REACTOR_FD_EVENTS, stats.fd_events),
+        (REACTOR_HOLDS, stats.holds),
     ];
     for (name, value) in counters {
         engine_telemetry::counter(name, &[("cpu", cpu.as_str())]).absolute(value);
+    }
+    for depth in Depth::ALL {
+        let labels = [("cpu", cpu.as_str()), ("depth", depth.as_str())];
+        let rest = stats.at(depth);
+        engine_telemetry::counter(REACTOR_REST, &labels).absolute(rest.ns);
+        engine_telemetry::counter(REACTOR_RESTS, &labels).absolute(rest.count);
     }
 }

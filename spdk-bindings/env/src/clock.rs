@@ -90,6 +90,15 @@ impl Clock {
         }
     }
 
+    /// As many ticks of [`raw`](Self::raw) as fit into `ns`.
+    #[must_use]
+    pub fn ns_to_ticks(&self, ns: u64) -> u64 {
+        match self.scale {
+            Some(scale) => ((u128::from(ns) << 32) / u128::from(scale.multiplier.max(1))) as u64,
+            None => ns,
+        }
+    }
+
     /// Whether this clock reads the time-stamp counter.
     #[must_use]
     pub fn is_tsc(&self) -> bool {
@@ -209,6 +218,8 @@ mod tests {
                 < 86_400_000
         );
         assert_eq!(Clock::system().ticks_to_ns(17), 17);
+        assert!(clock.ns_to_ticks(1_000).abs_diff(2_450) <= 1);
+        assert_eq!(Clock::system().ns_to_ticks(17), 17);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! * [`DeviceBacking`]: what a user-space driver needs of a device: registers, DMA memory, interrupts, the news that it is gone.
 //!   [`IoSpace`] is the memory side of an emulated one.
 //! * [`Notifier`]: an eventfd that costs one load while nobody sleeps.
+//! * [`CpuPause`]: a moment's wait that keeps the core.
 //! * [`Uring`]: io_uring whose operations own their buffers.
 //!
 //! Neighbours: below it nothing of ours but `spdk_ring`; above it `spdk_reactor` and the block devices. SPDK: `lib/env_dpdk`.
@@ -20,6 +21,7 @@ mod dma;
 mod manual_clock;
 pub mod mmio;
 mod notifier;
+mod pause;
 mod uring;
 
 pub use clock::Clock;
@@ -31,4 +33,5 @@ pub use dma::{
 };
 pub use manual_clock::ManualClock;
 pub use notifier::Notifier;
+pub use pause::CpuPause;
 pub use uring::{TaskRun, Uring, UringError, UringOp};

@@ -1,21 +1,20 @@
 //! Waking a sleeping reactor: an eventfd behind a flag that says whether anybody sleeps.
 
+use crate::Clock;
 use rustix::event::{EventfdFlags, eventfd};
+use spdk_ring::Doorbell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A doorbell. The sleeper [arms](Self::arm) it, looks for work one last time, and sleeps on the descriptor;
-/// [`notify`](Self::notify) to a sleeper writes the eventfd, to somebody awake it is one load. `Send + Sync`.
-///
-/// The last look has to be ordered against the notifier's own writes: work that is announced with an atomic
-/// read-modify-write (a ring's reservation, a wake bit) is looked for with a read-modify-write of the same word after
-/// `arm` (`spdk_ring::mpsc::Receiver::settle`). Then either the sleeper sees the work, or the notifier sees the flag.
+/// A [`Doorbell`] that rings by an eventfd: [`notify`](Self::notify) to a sleeper writes it, to somebody awake it is one
+/// load. `Send + Sync`.
 ///
 /// Register the descriptor edge-triggered: each ring of the bell is then one event, and nobody has to read it.
 #[derive(Debug)]
 pub struct Notifier {
     fd: OwnedFd,
-    sleeping: AtomicBool,
+    bell: Doorbell,
+    rang_at: AtomicU64,
 }
 
 impl Notifier {
@@ -27,41 +26,36 @@ impl Notifier {
         let fd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         Ok(Notifier {
             fd,
-            sleeping: AtomicBool::new(false),
+            bell: Doorbell::new(),
+            rang_at: AtomicU64::new(0),
         })
     }
 
     /// Wakes the sleeper if there is one. Call it after the work is in place. Any OS thread; never blocks.
     #[inline]
     pub fn notify(&self) {
-        if self.sleeping.load(Ordering::Acquire) {
-            self.ring();
-        }
-    }
-
-    #[cold]
-    fn ring(&self) {
-        // Of several notifiers one rings.
-        if self.sleeping.swap(false, Ordering::AcqRel) {
+        self.bell.notify(|| {
+            self.rang_at.store(Clock::tsc().now(), Ordering::Relaxed);
             // EAGAIN means that the counter is full of earlier rings: the descriptor is readable, which is the point.
             let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
-        }
+        });
     }
 
-    /// "I am about to sleep." Look for work once more after this, then sleep.
-    pub fn arm(&self) {
-        self.sleeping.swap(true, Ordering::AcqRel);
+    /// As [`Doorbell::rest`]: `sleep` waits on the descriptor.
+    pub fn rest<T>(&self, is_quiet: impl FnOnce() -> bool, sleep: impl FnOnce() -> T) -> Option<T> {
+        self.bell.rest(is_quiet, sleep)
     }
 
-    /// "I am awake": later notifications cost one load.
-    pub fn disarm(&self) {
-        self.sleeping.store(false, Ordering::Release);
-    }
-
-    /// Whether the sleeper has armed the bell and nobody has rung it since.
+    /// Whether somebody sleeps, or is about to, and nobody has rung since.
     #[must_use]
-    pub fn is_armed(&self) -> bool {
-        self.sleeping.load(Ordering::Acquire)
+    pub fn is_resting(&self) -> bool {
+        self.bell.is_resting()
+    }
+
+    /// When the bell last rang, as [`Clock::now`]; 0: never.
+    #[must_use]
+    pub fn rang_at(&self) -> u64 {
+        self.rang_at.load(Ordering::Relaxed)
     }
 }
 
@@ -79,15 +73,11 @@ mod tests {
 
     fn readable(notifier: &Notifier) -> bool {
         let mut fds = [PollFd::new(notifier, PollFlags::IN)];
-        poll(
-            &mut fds,
-            Some(&Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            }),
-        )
-        .expect("poll")
-            == 1
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut fds, Some(&now)).expect("poll") == 1
     }
 
     #[test]
@@ -95,18 +85,33 @@ mod tests {
         let notifier = Notifier::new().expect("eventfd");
         notifier.notify();
         assert!(!readable(&notifier), "nobody sleeps");
-        notifier.arm();
-        assert!(notifier.is_armed());
+        let slept = notifier.rest(
+            || {
+                assert!(notifier.is_resting());
+                true
+            },
+            || {
+                assert!(!readable(&notifier));
+                notifier.notify();
+                assert!(readable(&notifier));
+                assert!(!notifier.is_resting(), "the first ring takes the flag");
+                let mut count = [0; 8];
+                rustix::io::read(&notifier, &mut count).expect("eventfd");
+                notifier.notify();
+                assert!(!readable(&notifier), "one ring is enough");
+            },
+        );
+        assert!(slept.is_some() && notifier.rang_at() > 0);
         notifier.notify();
-        assert!(readable(&notifier));
-        assert!(!notifier.is_armed(), "the first ring takes the flag");
-        let mut count = [0; 8];
-        rustix::io::read(&notifier, &mut count).expect("eventfd");
+        assert!(!readable(&notifier), "awake");
+    }
+
+    #[test]
+    fn who_finds_work_at_the_last_look_does_not_sleep() {
+        let notifier = Notifier::new().expect("eventfd");
+        let slept = notifier.rest(|| false, || panic!("there is work"));
+        assert!(slept.is_none() && !notifier.is_resting());
         notifier.notify();
-        assert!(!readable(&notifier), "already awake");
-        notifier.arm();
-        notifier.disarm();
-        notifier.notify();
-        assert!(!readable(&notifier), "disarmed");
+        assert!(!readable(&notifier), "awake");
     }
 }

@@ -20,6 +20,19 @@ pub(crate) struct Epoll {
     registered: HashMap<(u32, u32), Interest>,
 }
 
+/// What ended a wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// Its time was over.
+    Timeout,
+    /// The doorbell, perhaps beside other events.
+    Doorbell,
+    /// Watched descriptors.
+    Events,
+    /// A signal.
+    Early,
+}
+
 /// One event for a thread.
 pub(crate) struct Ready {
     pub(crate) thread: u32,
@@ -48,8 +61,8 @@ impl Epoll {
         !self.registered.is_empty()
     }
 
-    /// Waits for at most `timeout` nanoseconds (none: for ever) and gives the threads' events to `each`. Returns whether the doorbell rang.
-    pub(crate) fn wait(&self, timeout: Option<u64>, mut each: impl FnMut(Ready)) -> bool {
+    /// Waits for at most `timeout` nanoseconds (none: for ever) and gives the threads' events to `each`.
+    pub(crate) fn wait(&self, timeout: Option<u64>, mut each: impl FnMut(Ready)) -> Woken {
         let timeout = timeout.map(|ns| Timespec {
             tv_sec: (ns / 1_000_000_000) as i64,
             tv_nsec: (ns % 1_000_000_000) as i64,
@@ -57,13 +70,17 @@ impl Epoll {
         let mut events = [MaybeUninit::<Event>::uninit(); BATCH];
         // An interrupted wait is a short one; any other failure of a valid epoll does not exist.
         let Ok((events, _)) = epoll::wait(&self.fd, &mut events, timeout.as_ref()) else {
-            return false;
+            return Woken::Early;
         };
-        let mut rang = false;
+        let mut woken = if events.is_empty() {
+            Woken::Timeout
+        } else {
+            Woken::Events
+        };
         for event in events {
             let data = event.data.u64();
             if data == DOORBELL {
-                rang = true;
+                woken = Woken::Doorbell;
                 continue;
             }
             let flags = event.flags;
@@ -78,7 +95,7 @@ impl Epoll {
                 ready,
             });
         }
-        rang
+        woken
     }
 
     /// Makes the registration what `change` says.

@@ -1,9 +1,11 @@
 //! A reactor seen from other OS threads.
 
 use crate::stats::{Published, ReactorStats};
+use engine_telemetry::{Histogram, Kind};
 use spdk_env::Notifier;
 use spdk_ring::mpsc::{self, TrySendError};
 use spdk_thread::{Thread, ThreadHandle, ThreadOptions, ThreadSeed, Wake};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a reactor can be told.
@@ -31,6 +33,9 @@ pub(crate) struct Shared {
     pub(crate) cpu: Option<usize>,
     pub(crate) doorbell: Notifier,
     pub(crate) stats: Published,
+    /// The kernel's number of the OS thread; 0 before the loop is made.
+    pub(crate) os_thread: AtomicI32,
+    pub(crate) wake_latency: Histogram,
     pub(crate) failure: Mutex<Option<String>>,
     commands: mpsc::Sender<Command>,
 }
@@ -40,6 +45,18 @@ impl Wake for Shared {
     fn wake(&self) {
         self.doorbell.notify();
     }
+}
+
+/// How late the reactor woke: from the ring of its doorbell, or the time that it wanted to wake at, until it looked for work.
+fn wake_latency(cpu: Option<usize>) -> Histogram {
+    const NAME: &str = "keel_reactor_wake_latency_seconds";
+    engine_telemetry::describe(
+        Kind::Histogram,
+        NAME,
+        "From what ended a sleep (a ring, or its time) until the core's loop ran",
+    );
+    let cpu = cpu.map_or_else(|| "none".to_owned(), |cpu| cpu.to_string());
+    engine_telemetry::histogram(NAME, &[("cpu", cpu.as_str())])
 }
 
 /// Why a reactor did not take a thread.
@@ -76,6 +93,8 @@ impl ReactorHandle {
             cpu,
             doorbell: Notifier::new()?,
             stats: Published::default(),
+            os_thread: AtomicI32::new(0),
+            wake_latency: wake_latency(cpu),
             failure: Mutex::new(None),
             commands,
         };
@@ -136,6 +155,18 @@ impl ReactorHandle {
     #[must_use]
     pub fn stats(&self) -> ReactorStats {
         self.shared.stats.load()
+    }
+
+    /// The kernel's number of its OS thread, for those who watch it.
+    #[must_use]
+    pub fn os_thread(&self) -> Option<i32> {
+        Some(self.shared.os_thread.load(Ordering::Relaxed)).filter(|&tid| tid != 0)
+    }
+
+    /// Whether it sleeps, or is about to, and nothing has woken it yet.
+    #[must_use]
+    pub fn is_resting(&self) -> bool {
+        self.shared.doorbell.is_resting()
     }
 
     /// What the loop's panic said, if one has ended it. Panics of messages, pollers and tasks do not get that far.

@@ -13,6 +13,7 @@
 //! `docs/internals/reactor.md` has the loop, the sleep protocol and the shutdown handshake.
 
 mod epoll;
+mod governor;
 mod handle;
 mod idle;
 mod reactor;
@@ -23,4 +24,4 @@ pub use handle::{HostError, ReactorHandle};
 pub use idle::{IdleGoal, Rest};
 pub use reactor::Reactor;
 pub use reactor_set::{Held, ReactorOptions, ReactorSet, StartError};
-pub use stats::ReactorStats;
+pub use stats::{Depth, ReactorStats, Residency};

@@ -1,18 +1,23 @@
 //! The loop: commands, descriptors, threads, rest.
 
-use crate::epoll::Epoll;
+use crate::epoll::{Epoll, Woken};
+use crate::governor::Governor;
 use crate::handle::{Command, ReactorHandle, Shared};
 use crate::idle::{IdleGoal, Rest, Situation};
-use crate::stats::Counters;
-use spdk_env::Clock;
+use crate::stats::{Counters, Depth};
+use spdk_env::{Clock, CpuPause};
 use spdk_ring::mpsc;
 use spdk_thread::{Thread, ThreadOptions, ThreadSeed, Turn};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A busy reactor looks at its descriptors, and publishes its statistics, this often.
 const HOUSEKEEPING_NS: u64 = 20_000;
+
+/// The longest single pause where the processor can sleep lightly meanwhile: short beside any goal.
+const PAUSE_NS: u64 = 2_000;
 
 /// One core's loop: polls the threads that it hosts, one turn each, round and round (SPDK: `struct spdk_reactor`).
 /// Belongs to the OS thread that made it.
@@ -23,7 +28,10 @@ pub struct Reactor {
     next_key: Cell<u32>,
     epoll: RefCell<Epoll>,
     clock: Clock,
-    goal: IdleGoal,
+    governor: RefCell<Governor>,
+    cpu_pause: CpuPause,
+    /// Ticks of one pause.
+    pause_ticks: u64,
     counters: Counters,
     last_housekeeping: Cell<u64>,
     last_turn_busy: Cell<bool>,
@@ -53,14 +61,21 @@ impl Reactor {
         goal: IdleGoal,
     ) -> std::io::Result<Reactor> {
         let epoll = Epoll::new(&handle.shared.doorbell)?;
+        handle
+            .shared
+            .os_thread
+            .store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
+        let clock = Clock::tsc();
         Ok(Reactor {
             shared: handle.shared,
             commands: RefCell::new(commands),
             threads: RefCell::new(Vec::new()),
             next_key: Cell::new(0),
             epoll: RefCell::new(epoll),
-            clock: Clock::tsc(),
-            goal,
+            clock,
+            governor: RefCell::new(Governor::new(goal)),
+            cpu_pause: CpuPause::detect(),
+            pause_ticks: clock.ns_to_ticks(PAUSE_NS.min(goal.ns() / 8)),
             counters: Counters::default(),
             last_housekeeping: Cell::new(0),
             last_turn_busy: Cell::new(false),
@@ -135,46 +150,73 @@ impl Reactor {
     pub fn run(&self) {
         let mut last = self.clock.now();
         let mut last_busy = last;
+        let mut depth = Depth::Poll;
         loop {
             let now = self.clock.now();
             let turn = self.poll_once(now);
             if self.is_done() {
                 break;
             }
-            let busy = turn.is_busy();
-            self.account(now.saturating_sub(last), busy);
+            let passed = now.saturating_sub(last);
             last = now;
-            if busy {
+            if turn.is_busy() {
+                self.counters.update(|stats| stats.busy_ns += passed);
+                if depth == Depth::Pause {
+                    self.governor.borrow_mut().was_on_time();
+                    depth = Depth::Poll;
+                }
                 last_busy = now;
                 continue;
             }
-            match self.goal.decide(self.situation(now, last_busy)) {
-                Rest::Poll => std::hint::spin_loop(),
-                Rest::Pause => {
-                    self.counters.update(|stats| stats.pauses += 1);
-                    std::hint::spin_loop();
-                }
-                Rest::Sleep(bound) => {
-                    self.sleep(bound);
-                    last = self.clock.now();
-                    self.counters
-                        .update(|stats| stats.asleep_ns += last.saturating_sub(now));
-                }
+            self.account(depth, passed);
+            depth = self.rest(now, last_busy);
+            if matches!(depth, Depth::Nap | Depth::Sleep) {
+                last = self.clock.now();
             }
         }
         self.shared.stats.store(&self.counters.get());
     }
 
-    /// The time of a turn goes to the kind of turn that it was.
-    #[inline]
-    fn account(&self, ns: u64, busy: bool) {
-        self.counters.update(|stats| {
-            if busy {
-                stats.busy_ns += ns
-            } else {
-                stats.idle_ns += ns
+    /// The time since the last look goes to the rest that was taken before this one. Sleeps account for themselves.
+    fn account(&self, depth: Depth, ns: u64) {
+        if depth == Depth::Pause {
+            self.governor.borrow_mut().paused(ns);
+        }
+        let depth = match depth {
+            Depth::Pause => Depth::Pause,
+            Depth::Poll | Depth::Nap | Depth::Sleep => Depth::Poll,
+        };
+        self.counters.update(|stats| stats.rest[depth as usize].ns += ns);
+    }
+
+    /// Rests as deep as the goal allows, and says how.
+    fn rest(&self, now: u64, last_busy: u64) -> Depth {
+        let situation = self.situation(now, last_busy);
+        let rest = self.governor.borrow_mut().decide(now, situation);
+        let depth = match rest {
+            Rest::Poll => {
+                std::hint::spin_loop();
+                Depth::Poll
             }
-        });
+            Rest::Pause => {
+                self.cpu_pause.pause(self.pause_ticks);
+                Depth::Pause
+            }
+            Rest::Sleep(bound) => {
+                // Without a sleep there was work, and a look at it is what happens next.
+                let depth = match (bound, situation.needs_polling) {
+                    (Some(_), true) => Depth::Nap,
+                    _ => Depth::Sleep,
+                };
+                return if self.sleep(now, bound, depth) {
+                    depth
+                } else {
+                    Depth::Poll
+                };
+            }
+        };
+        self.counters.update(|stats| stats.rest[depth as usize].count += 1);
+        depth
     }
 
     fn situation(&self, now: u64, last_busy: u64) -> Situation {
@@ -191,43 +233,56 @@ impl Reactor {
         }
     }
 
-    /// Sleeps until something is to be done. The order is the point: the doorbell is armed first, then everybody is
-    /// asked once more, so that work that comes in between either is seen here or rings.
-    fn sleep(&self, bound: Option<u64>) {
+    /// Sleeps until something is to be done. The order is the point, and [`spdk_ring::Doorbell::rest`] holds it: first the flag is
+    /// set, then everybody is asked once more, so that work that comes in between is either seen here or rings.
+    fn sleep(&self, now: u64, bound: Option<u64>, depth: Depth) -> bool {
         let doorbell = &self.shared.doorbell;
         self.shared.stats.store(&self.counters.get());
-        doorbell.arm();
-        let quiet = self.commands.borrow().settle()
-            && self
-                .threads
-                .borrow()
-                .iter()
-                .all(|hosted| hosted.thread.settle());
-        if quiet {
-            let napping = bound.is_some()
+        let is_quiet = || {
+            self.commands.borrow().settle()
                 && self
                     .threads
                     .borrow()
                     .iter()
-                    .any(|hosted| hosted.thread.needs_polling());
-            let rang = self.wait(bound);
-            self.counters.update(|stats| {
-                if napping {
-                    stats.naps += 1;
-                } else {
-                    stats.sleeps += 1;
-                }
-                stats.doorbells += u64::from(rang);
-            });
+                    .all(|hosted| hosted.thread.settle())
+        };
+        let Some(woken) = doorbell.rest(is_quiet, || self.wait(bound)) else {
+            return false;
+        };
+        let awake = self.clock.now();
+        let late = match (woken, bound) {
+            (Woken::Timeout, Some(bound)) => {
+                let late = awake.saturating_sub(now.saturating_add(bound));
+                self.governor.borrow_mut().overslept(late);
+                Some(late)
+            }
+            // A ring for an earlier rest may have come late: it says nothing about this one.
+            (Woken::Doorbell, _) if doorbell.rang_at() >= now => {
+                let late = awake.saturating_sub(doorbell.rang_at());
+                self.governor.borrow_mut().rang(awake, late);
+                Some(late)
+            }
+            _ => None,
+        };
+        if let Some(late) = late {
+            self.shared.wake_latency.record(late as f64 / 1e9);
         }
-        doorbell.disarm();
+        let holds = self.governor.borrow().holds();
+        self.counters.update(|stats| {
+            let rest = &mut stats.rest[depth as usize];
+            rest.count += 1;
+            rest.ns += awake.saturating_sub(now);
+            stats.doorbells += u64::from(woken == Woken::Doorbell);
+            stats.holds = holds;
+        });
+        true
     }
 
     /// Waits on epoll and passes its events on.
-    fn wait(&self, timeout: Option<u64>) -> bool {
+    fn wait(&self, timeout: Option<u64>) -> Woken {
         let threads = self.threads.borrow();
         let mut events = 0;
-        let rang = self.epoll.borrow().wait(timeout, |event| {
+        let woken = self.epoll.borrow().wait(timeout, |event| {
             events += 1;
             if let Some(hosted) = threads.iter().find(|hosted| hosted.key == event.thread) {
                 hosted.thread.fd_ready(event.watch, event.ready);
@@ -239,7 +294,7 @@ impl Reactor {
             // A descriptor that was reported in vain is disarmed before the next wait.
             self.apply_all_fd_changes();
         }
-        rang
+        woken
     }
 
     #[inline]

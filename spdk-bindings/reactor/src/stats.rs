@@ -3,6 +3,45 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// A depth of rest, from the shallowest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Depth {
+    /// Turns that found nothing, one after the other.
+    Poll = 0,
+    /// A processor pause between turns.
+    Pause = 1,
+    /// A sleep cut short by the latency goal, because something had to be polled.
+    Nap = 2,
+    /// A sleep until a wake-up or a deadline.
+    Sleep = 3,
+}
+
+impl Depth {
+    /// All, from the shallowest.
+    pub const ALL: [Depth; 4] = [Depth::Poll, Depth::Pause, Depth::Nap, Depth::Sleep];
+
+    /// As metrics call it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Depth::Poll => "poll",
+            Depth::Pause => "pause",
+            Depth::Nap => "nap",
+            Depth::Sleep => "sleep",
+        }
+    }
+}
+
+/// How often and how long a reactor rested at one depth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Residency {
+    /// Times.
+    pub count: u64,
+    /// Nanoseconds.
+    pub ns: u64,
+}
+
 /// Totals since the reactor started. Published every 20 us or so of busy time, and before each sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReactorStats {
@@ -10,67 +49,79 @@ pub struct ReactorStats {
     pub turns: u64,
     /// Nanoseconds of turns that did something.
     pub busy_ns: u64,
-    /// Nanoseconds of turns that found nothing, pauses included.
-    pub idle_ns: u64,
-    /// Nanoseconds asleep.
-    pub asleep_ns: u64,
-    /// Processor pauses: the first depth of rest.
-    pub pauses: u64,
-    /// Sleeps that were cut short by the latency goal, because something had to be polled: the second depth.
-    pub naps: u64,
-    /// Sleeps until a wake-up or a deadline: the third depth.
-    pub sleeps: u64,
+    /// By [`Depth`].
+    pub rest: [Residency; 4],
     /// Sleeps that a message or another core's wake-up ended.
     pub doorbells: u64,
     /// Events of watched descriptors.
     pub fd_events: u64,
+    /// Times that sleeping was given up for a while, because wake-ups missed the goal.
+    pub holds: u64,
 }
+
+impl ReactorStats {
+    /// How it rested at one depth.
+    #[must_use]
+    pub fn at(&self, depth: Depth) -> Residency {
+        self.rest[depth as usize]
+    }
+
+    /// Nanoseconds in which it had nothing to do, awake or asleep.
+    #[must_use]
+    pub fn idle_ns(&self) -> u64 {
+        self.rest.iter().map(|rest| rest.ns).sum()
+    }
+
+    fn to_words(self) -> [u64; WORDS] {
+        let [poll, pause, nap, sleep] = self.rest;
+        [
+            self.turns,
+            self.busy_ns,
+            poll.count,
+            poll.ns,
+            pause.count,
+            pause.ns,
+            nap.count,
+            nap.ns,
+            sleep.count,
+            sleep.ns,
+            self.doorbells,
+            self.fd_events,
+            self.holds,
+        ]
+    }
+
+    fn from_words(words: [u64; WORDS]) -> ReactorStats {
+        let rest = |place: usize| Residency {
+            count: words[place],
+            ns: words[place + 1],
+        };
+        ReactorStats {
+            turns: words[0],
+            busy_ns: words[1],
+            rest: [rest(2), rest(4), rest(6), rest(8)],
+            doorbells: words[10],
+            fd_events: words[11],
+            holds: words[12],
+        }
+    }
+}
+
+const WORDS: usize = 13;
 
 /// The published copy: written by the reactor with plain stores, read by anybody.
 #[derive(Debug, Default)]
-pub(crate) struct Published([AtomicU64; 9]);
+pub(crate) struct Published([AtomicU64; WORDS]);
 
 impl Published {
     pub(crate) fn store(&self, stats: &ReactorStats) {
-        let values = [
-            stats.turns,
-            stats.busy_ns,
-            stats.idle_ns,
-            stats.asleep_ns,
-            stats.pauses,
-            stats.naps,
-            stats.sleeps,
-            stats.doorbells,
-            stats.fd_events,
-        ];
-        for (cell, value) in self.0.iter().zip(values) {
+        for (cell, value) in self.0.iter().zip(stats.to_words()) {
             cell.store(value, Ordering::Relaxed);
         }
     }
 
     pub(crate) fn load(&self) -> ReactorStats {
-        let [
-            turns,
-            busy_ns,
-            idle_ns,
-            asleep_ns,
-            pauses,
-            naps,
-            sleeps,
-            doorbells,
-            fd_events,
-        ] = std::array::from_fn(|i| self.0[i].load(Ordering::Relaxed));
-        ReactorStats {
-            turns,
-            busy_ns,
-            idle_ns,
-            asleep_ns,
-            pauses,
-            naps,
-            sleeps,
-            doorbells,
-            fd_events,
-        }
+        ReactorStats::from_words(std::array::from_fn(|i| self.0[i].load(Ordering::Relaxed)))
     }
 }
 
@@ -88,5 +139,23 @@ impl Counters {
 
     pub(crate) fn get(&self) -> ReactorStats {
         self.0.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Published, ReactorStats, Residency, WORDS};
+
+    #[test]
+    fn what_is_published_comes_out_in_its_place() {
+        let words: [u64; WORDS] = std::array::from_fn(|i| i as u64 + 1);
+        let stats = ReactorStats::from_words(words);
+        let published = Published::default();
+        published.store(&stats);
+        assert_eq!(published.load(), stats);
+        assert_eq!(stats.to_words(), words);
+        let nap = Residency { count: 7, ns: 8 };
+        assert_eq!(stats.rest[2], nap);
+        assert_eq!(stats.idle_ns(), 4 + 6 + 8 + 10);
     }
 }

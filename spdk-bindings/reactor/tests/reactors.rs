@@ -2,7 +2,7 @@
 #![allow(missing_docs, reason = "a test")]
 
 use rustix::event::{EventfdFlags, eventfd};
-use spdk_reactor::{IdleGoal, Reactor, ReactorOptions, ReactorSet, StartError};
+use spdk_reactor::{Depth, IdleGoal, Reactor, ReactorOptions, ReactorSet, StartError};
 use spdk_thread::sync::remote_oneshot;
 use spdk_thread::{Interest, Period, PollResult, Thread, ThreadHandle, ThreadOptions, sleep};
 use std::cell::RefCell;
@@ -57,7 +57,7 @@ fn a_message_reaches_a_sleeping_reactor() {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
-    assert!(set.reactors()[0].stats().sleeps > 0);
+    assert!(set.reactors()[0].stats().at(Depth::Sleep).count > 0);
     set.shutdown(PATIENCE).expect("nothing holds it");
     assert!(thread.is_exited());
     assert!(thread.send(|_| {}).is_err());

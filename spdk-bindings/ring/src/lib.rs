@@ -3,6 +3,7 @@
 //! * [`mpsc`]: many senders, one receiver; the mailbox of a thread (SPDK `spdk_ring` in its MP/SC mode).
 //! * [`spsc`]: one sender, one receiver; for pairs (SPDK `spdk_ring` in its SP/SC mode).
 //! * [`oneshot`]: one value, once, to a task that waits for it.
+//! * [`Doorbell`]: resting without missing what senders bring.
 //! * [`Marker`]: which unit of work a core runs now, for those who watch it.
 //! * [`Message`]: an erased closure of one cache line with its slot, so that sending allocates nothing.
 //!
@@ -14,6 +15,7 @@
 //! Full is an error that gives the value back; nothing here spins, parks, or allocates after construction.
 //! The order is FIFO per sender. `docs/internals/ring.md` has the invariants.
 
+mod doorbell;
 mod marker;
 mod message;
 pub mod mpsc;
@@ -21,5 +23,6 @@ pub mod oneshot;
 mod primitive;
 pub mod spsc;
 
+pub use doorbell::Doorbell;
 pub use marker::{Marker, Unit, UnitKind, UnitName};
 pub use message::Message;

@@ -278,6 +278,8 @@ pub(crate) enum Bench {
     Bdev(BenchBdev),
     /// Messages from one core to another: throughput and ping-pong.
     Message(BenchSeconds),
+    /// Rest: how late messages find a reactor that sleeps, and its processor time without work.
+    Idle(BenchIdle),
     /// Async ULTs: create + run + join, and yield.
     Ult(BenchSeconds),
     /// Access to per-xstream storage.
@@ -288,6 +290,17 @@ pub(crate) enum Bench {
 
 #[derive(Args)]
 pub(crate) struct BenchSeconds {
+    /// How long each measurement runs.
+    #[arg(long, default_value_t = 3.0, value_parser = parse_seconds)]
+    pub(crate) seconds: f64,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchIdle {
+    /// The latency goal in microseconds, as `engine.idle_latency_us`; 0 polls always.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub(crate) idle_latency_us: u64,
+
     /// How long each measurement runs.
     #[arg(long, default_value_t = 3.0, value_parser = parse_seconds)]
     pub(crate) seconds: f64,

@@ -1,6 +1,6 @@
-//! `keel bench bdev|message|ult|tls|drpc`: runs in this process, needs no engine.
+//! `keel bench bdev|message|idle|ult|tls|drpc`: runs in this process, needs no engine.
 
-use engine_bench::{Latency, bdev, drpc, message, tls, ult};
+use engine_bench::{Latency, bdev, drpc, idle, message, tls, ult};
 
 use crate::cli::{Bench, BenchBdev, Cli};
 use crate::error::{CliError, Exit};
@@ -19,6 +19,24 @@ pub(crate) fn run(cli: &Cli, command: &Bench) -> Result<(), CliError> {
                     r.cores[0],
                     r.cores[1],
                     latency(&r.round_trip_us)
+                )
+            },
+        ),
+        Bench::Idle(options) => show(
+            cli.output,
+            &idle::run(options.seconds, options.idle_latency_us).map_err(failed)?,
+            |r| {
+                format!(
+                    "woken within {} max {:.1} us, {:.2} % of {} later than {} us\n{} sleeps, given up for a while {} times\n\
+                     {:.2} % of a core without work",
+                    latency(&r.wake_us),
+                    r.wake_max_us,
+                    r.late_percent,
+                    r.wakes,
+                    r.idle_latency_us,
+                    r.sleeps,
+                    r.holds,
+                    r.idle_cpu_percent
                 )
             },
         ),
