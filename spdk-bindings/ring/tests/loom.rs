@@ -5,11 +5,11 @@
 #![cfg(loom)]
 #![allow(missing_docs, reason = "a test")]
 
-use loom::sync::Arc;
+use loom::sync::{Arc, Condvar, Mutex};
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 use spdk_ring::mpsc::TrySendError;
-use spdk_ring::{mpsc, oneshot, spsc};
+use spdk_ring::{Doorbell, mpsc, oneshot, spsc};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker};
@@ -275,5 +275,73 @@ fn oneshot_value_and_receiver_pass_each_other() {
         let other = thread::spawn(move || drop(sender.send(Arc::new(5))));
         drop(receiver);
         other.join().unwrap();
+    });
+}
+
+/// What wakes the sleeper: an eventfd, as epoll reports it edge-triggered.
+struct Bell {
+    door: Doorbell,
+    rung: Mutex<bool>,
+    signal: Condvar,
+}
+
+impl Bell {
+    fn new() -> Bell {
+        Bell {
+            door: Doorbell::new(),
+            rung: Mutex::new(false),
+            signal: Condvar::new(),
+        }
+    }
+
+    fn notify(&self) {
+        self.door.notify(|| {
+            *self.rung.lock().unwrap() = true;
+            self.signal.notify_one();
+        });
+    }
+
+    /// Sleeps until it is rung; loom reports a deadlock if that never comes.
+    fn sleep(&self) {
+        let mut rung = self.rung.lock().unwrap();
+        while !*rung {
+            rung = self.signal.wait(rung).unwrap();
+        }
+        *rung = false;
+    }
+}
+
+/// The bug: the lost wake-up, in the code that reactors run. Two senders, one ring of capacity 1, a receiver that rests whenever
+/// it finds nothing: if `Doorbell::rest` looked before it set its flag, or `notify` looked before the value was in place, the
+/// receiver would sleep for ever.
+#[test]
+fn a_resting_receiver_gets_everything_that_is_sent() {
+    model(2, || {
+        let (sender, mut receiver) = mpsc::channel(2);
+        let bell = Arc::new(Bell::new());
+        let senders: Vec<_> = (0..2)
+            .map(|value| {
+                let (sender, bell) = (sender.clone(), bell.clone());
+                thread::spawn(move || {
+                    sender.try_send(value).unwrap();
+                    bell.notify();
+                })
+            })
+            .collect();
+        let mut received = 0;
+        while received < 2 {
+            received += receiver.drain(2, drop);
+            if received < 2 {
+                bell.door.rest(|| receiver.settle(), || bell.sleep());
+                if !receiver.is_empty() && !receiver.has_next() {
+                    // A sender is between its two steps.
+                    thread::yield_now();
+                }
+            }
+        }
+        assert!(!bell.door.is_resting());
+        senders
+            .into_iter()
+            .for_each(|sender| sender.join().unwrap());
     });
 }

@@ -1,5 +1,9 @@
 //! Wake-ups of tasks from other OS threads: one bit per task slot, never lost, bounded, no message needed.
 
+// Loom's in a model check (`tests/loom.rs`), so that the code that is checked is the code that runs.
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU64, Ordering};
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Two levels of bits: a word per 64 task slots, and a summary bit per group of words.

@@ -138,7 +138,7 @@ pub(crate) fn all(root: &Path) -> Vec<Stage> {
     ]
 }
 
-/// The rings under loom's model checker: other flags, so a target directory of its own, or everything else would be rebuilt.
+/// Rings, threads and the hand-over to sleep under loom's model checker: other flags, so a target directory of its own, or everything else would be rebuilt.
 fn loom(root: &Path) -> Work {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
@@ -151,8 +151,10 @@ fn loom(root: &Path) -> Work {
             "test",
             "--package",
             "spdk_ring",
-            "--lib",
-            "--tests",
+            "--package",
+            "spdk_thread",
+            "--test",
+            "loom",
             "--no-fail-fast",
         ],
         env,
