@@ -61,10 +61,10 @@ impl Reactor {
         goal: IdleGoal,
     ) -> std::io::Result<Reactor> {
         let epoll = Epoll::new(&handle.shared.doorbell)?;
-        handle
-            .shared
-            .os_thread
-            .store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
+        handle.shared.os_thread.store(
+            rustix::thread::gettid().as_raw_nonzero().get(),
+            Ordering::Relaxed,
+        );
         let clock = Clock::tsc();
         Ok(Reactor {
             shared: handle.shared,
@@ -186,7 +186,8 @@ impl Reactor {
             Depth::Pause => Depth::Pause,
             Depth::Poll | Depth::Nap | Depth::Sleep => Depth::Poll,
         };
-        self.counters.update(|stats| stats.rest[depth as usize].ns += ns);
+        self.counters
+            .update(|stats| stats.rest[depth as usize].ns += ns);
     }
 
     /// Rests as deep as the goal allows, and says how.
@@ -215,7 +216,8 @@ impl Reactor {
                 };
             }
         };
-        self.counters.update(|stats| stats.rest[depth as usize].count += 1);
+        self.counters
+            .update(|stats| stats.rest[depth as usize].count += 1);
         depth
     }
 

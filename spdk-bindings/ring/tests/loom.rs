@@ -5,8 +5,8 @@
 #![cfg(loom)]
 #![allow(missing_docs, reason = "a test")]
 
-use loom::sync::{Arc, Condvar, Mutex};
 use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use spdk_ring::mpsc::TrySendError;
 use spdk_ring::{Doorbell, mpsc, oneshot, spsc};

@@ -133,7 +133,8 @@ fn a_message_and_a_wake_up_find_a_thread_that_goes_to_sleep() {
         let told = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let tells = told.clone();
         let teller = thread::spawn(move || {
-            let sent = handle.send(move |_| tells.store(true, std::sync::atomic::Ordering::Relaxed));
+            let sent =
+                handle.send(move |_| tells.store(true, std::sync::atomic::Ordering::Relaxed));
             sent.expect("room");
         });
         let waker = thread::spawn(move || sender.send(7).expect("awaited"));
@@ -197,7 +198,8 @@ fn a_descriptor_and_a_message_find_a_thread_that_goes_to_sleep() {
         let told = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let tells = told.clone();
         let teller = thread::spawn(move || {
-            let sent = handle.send(move |_| tells.store(true, std::sync::atomic::Ordering::Relaxed));
+            let sent =
+                handle.send(move |_| tells.store(true, std::sync::atomic::Ordering::Relaxed));
             sent.expect("room");
         });
         sleeper.run(&thread, || {

@@ -34,11 +34,7 @@ fn polls_while_busy_then_pauses_for_the_goal_then_sleeps() {
     assert_eq!(decide(quiet(19_999)), Rest::Pause);
     assert_eq!(decide(quiet(20_000)), Rest::Sleep(None));
     let long = Governor::new(IdleGoal::from_micros(10_000)).decide(0, quiet(50_000));
-    assert_eq!(
-        long,
-        Rest::Sleep(None),
-        "a long goal is no licence to burn"
-    );
+    assert_eq!(long, Rest::Sleep(None), "a long goal is no licence to burn");
 }
 
 #[test]
@@ -132,7 +128,9 @@ fn a_machine_that_wakes_too_late_is_kept_awake() {
     // 300 messages, one each millisecond, have to come on time first.
     assert_eq!(
         holds,
-        [300, 300, 300, 300, 300, 320, 640, 1280, 2560, 5120, 10_000, 10_000]
+        [
+            300, 300, 300, 300, 300, 320, 640, 1280, 2560, 5120, 10_000, 10_000
+        ]
     );
     assert_eq!(governor.holds(), 12);
 }
@@ -235,5 +233,8 @@ fn holds_become_shorter_again_on_a_machine_that_got_better() {
     }
     (0..10).for_each(|_| pay(&mut governor));
     assert_eq!(governor.decide(later + 9 * MS, LINGERING), Rest::Pause);
-    assert_eq!(governor.decide(later + 10 * MS, LINGERING), Rest::Sleep(None));
+    assert_eq!(
+        governor.decide(later + 10 * MS, LINGERING),
+        Rest::Sleep(None)
+    );
 }
