@@ -7,7 +7,7 @@ use crate::host::Lent;
 use crate::register::Done;
 use module_abi::dss_module;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where a module is in its life, as far as the host drives it.
@@ -108,6 +108,8 @@ pub(crate) struct ModuleEntry {
     pub(crate) lent: Arc<Lent>,
     /// Names and targets of registered metrics with their handles.
     pub(crate) metrics: Mutex<Vec<(String, i32, usize)>>,
+    /// It has told a class or flag that means nothing, and the log has said so.
+    bad_attr: AtomicBool,
     done: Mutex<Done>,
     state: AtomicU8,
     error: Mutex<String>,
@@ -125,6 +127,7 @@ impl ModuleEntry {
             descriptor,
             lent,
             metrics: Mutex::default(),
+            bad_attr: AtomicBool::new(false),
             done: Mutex::default(),
             state: AtomicU8::new(ModuleState::Loaded as u8),
             error: Mutex::default(),
@@ -161,6 +164,19 @@ impl ModuleEntry {
 
     pub(crate) fn state(&self) -> ModuleState {
         ModuleState::ALL[usize::from(self.state.load(Ordering::Acquire))]
+    }
+
+    /// Says once that `sm_get_req_attr` tells something that is not known: an unknown class makes a request anonymous, unknown
+    /// flags are not looked at.
+    pub(crate) fn note_bad_attr(&self, class: u32, flags: u32) {
+        if !self.bad_attr.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                module = self.name,
+                class,
+                flags,
+                "sm_get_req_attr tells an unknown class or flag; further ones are not logged"
+            );
+        }
     }
 
     pub(crate) fn set_state(&self, state: ModuleState) {

@@ -18,7 +18,7 @@
 //! everything called `blocking` are for control threads.
 //!
 //! Modules: `layout` · `role` · `xstream` inside view · `xref` address · `set` table · `execute` waiting for others ·
-//! `ult`, `request` handles of ULTs · `collective`, `target_set` · `start`, `shutdown` · `stats`, `ults` for operators ·
+//! `ult`, `request` handles of ULTs · [`sched`] requests by class · `collective`, `target_set` · `start`, `shutdown` · `stats`, `ults` for operators ·
 //! [`testing`] xstreams stepped on one OS thread.
 
 mod collective;
@@ -27,6 +27,7 @@ mod execute;
 mod layout;
 mod request;
 mod role;
+pub mod sched;
 mod set;
 mod shutdown;
 mod start;

@@ -108,12 +108,19 @@ fn ults(thread: &Thread) -> Vec<String> {
         .collect()
 }
 
-/// Wakes the ULTs that sleep, so that they see that the xstream stops. Returns those that have not ended.
+/// Wakes the ULTs that sleep, so that they see that the xstream stops, and lets queued requests out. Returns what has not
+/// ended.
 fn drain(thread: &Thread) -> Vec<String> {
+    let mut left = Vec::new();
     if let Some(xstream) = current() {
         request::wake_all(&xstream.inner.requests);
+        let queued = xstream.inner.sched.as_ref().map_or(0, |sched| sched.stop());
+        if queued > 0 {
+            left.push(format!("{queued} queued request(s)"));
+        }
     }
-    ults(thread)
+    left.extend(ults(thread));
+    left
 }
 
 /// Ends the storage and asks the thread to exit; on the thread, in a message. Returns what is in the way.

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use engine_telemetry::{Collector, Kind};
 use spdk_reactor::{Depth, ReactorHandle};
-use spdk_thread::ThreadStats;
+use spdk_thread::{CycleStats, ThreadStats};
 
+use crate::sched::{self, SchedStats};
 use crate::{Remote, Xstream, XstreamId, XstreamRef, Xstreams, current};
 
 /// How long a scrape waits for an xstream; the numbers of one that does not answer stay as they were.
@@ -19,14 +20,25 @@ pub struct XstreamStats {
     pub thread: ThreadStats,
     /// ULTs that exist now.
     pub ults: u64,
+    /// Of these, those that sleep.
+    pub sleeping: u64,
+    /// Cycles of ULTs.
+    pub cycles: CycleStats,
+    /// Requests; on main xstreams.
+    pub sched: Option<SchedStats>,
 }
 
 impl Xstream {
     /// This xstream's numbers.
     pub fn stats(&self) -> XstreamStats {
+        let ults = self.thread().tasks();
+        let sleeping = ults.iter().filter(|ult| ult.waits_for == "sleep").count();
         XstreamStats {
             thread: self.thread().stats(),
-            ults: self.thread().tasks().len() as u64,
+            ults: ults.len() as u64,
+            sleeping: sleeping as u64,
+            cycles: self.thread().cycle_stats(),
+            sched: self.sched().map(|sched| sched.stats()),
         }
     }
 }
@@ -99,6 +111,7 @@ const REACTOR_FD_EVENTS: &str = "keel_reactor_fd_events_total";
 const REACTOR_HOLDS: &str = "keel_reactor_holds_total";
 
 fn describe() {
+    sched::describe();
     engine_telemetry::describe(Kind::Counter, REACTOR_TURNS, "Turns of the core's loop");
     engine_telemetry::describe(
         Kind::Counter,
@@ -158,6 +171,8 @@ fn publish(xstream: &XstreamRef, stats: &XstreamStats) {
         engine_telemetry::counter(name, &labels).absolute(value);
     }
     engine_telemetry::gauge(ULTS, &labels).set(stats.ults as f64);
+    let (cycles, sleeping) = (&stats.cycles, stats.sleeping);
+    sched::publish(xstream, cycles, sleeping, stats.sched.as_ref());
 }
 
 /// Time is the core's: one clock reading a turn for all xstreams on it. A core with one xstream tells that xstream's.

@@ -9,6 +9,7 @@ use engine_tls::Slots;
 use spdk_thread::{JoinHandle, Scope, Thread};
 
 use crate::request::Requests;
+use crate::sched::{self, RequestSched};
 use crate::{Role, SpawnError, XstreamId, XstreamRef, Xstreams};
 
 thread_local! {
@@ -32,6 +33,8 @@ pub(crate) struct Inner {
     pub(crate) slots: Slots,
     /// Of the ULTs that can be woken and aborted.
     pub(crate) requests: Rc<Requests>,
+    /// On main xstreams.
+    pub(crate) sched: Option<Rc<RequestSched>>,
     /// Known from the start-up barrier on.
     set: OnceCell<Xstreams>,
 }
@@ -39,12 +42,15 @@ pub(crate) struct Inner {
 impl Xstream {
     pub(crate) fn new(thread: &Thread, address: XstreamRef, slots: Slots) -> Xstream {
         let (requests, set) = (Rc::default(), OnceCell::new());
+        let sched = (address.role() == Role::Main)
+            .then(|| RequestSched::new(thread, address.name(), sched::Options::default()));
         Xstream {
             inner: Rc::new(Inner {
                 thread: thread.clone(),
                 address,
                 slots,
                 requests,
+                sched,
                 set,
             }),
         }
@@ -84,6 +90,11 @@ impl Xstream {
     #[inline]
     pub fn tls(&self) -> &Slots {
         &self.inner.slots
+    }
+
+    /// Its request scheduler; only main xstreams have one.
+    pub fn sched(&self) -> Option<&Rc<RequestSched>> {
+        self.inner.sched.as_ref()
     }
 
     /// All xstreams of the engine; `None` before the start-up barrier, when not all are up.

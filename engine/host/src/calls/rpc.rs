@@ -11,6 +11,7 @@ use crate::modules::{ModuleEntry, ModuleState};
 use crate::names::task_name;
 use daos_errno::Der;
 use engine_rpc::{Opcode, Request, RpcHandler};
+use engine_xstream::sched::{Attr, Class, Flags, PoolId};
 use module_abi::{
     DSS_RPC_BODY_MAX, DSS_RPC_BULK_MAX, dss_buf, dss_module, dss_req_attr, dss_rpc, dss_rpc_done_t,
     dss_rpc_info,
@@ -33,7 +34,6 @@ impl RpcHandler for Served {
         let Ok(here) = place("rpc handler", Some(self.module), Place::Xstream) else {
             return request.reply_error(Der::MISC);
         };
-        classify(self.module, &request);
         match here.handles.insert(self.module, Object::Rpc(request)) {
             // SAFETY: H2: on the xstream of the request's tag.
             Ok(handle) => unsafe { (self.function)(handle) },
@@ -41,27 +41,35 @@ impl RpcHandler for Served {
             Err(_) => {}
         }
     }
+
+    fn classify(&self, request: &Request) -> Option<Attr> {
+        let hook = self.module.descriptor.sm_get_req_attr?;
+        if !self.module.state().serves() {
+            return None;
+        }
+        let (info, mut told) = (described(request), dss_req_attr::default());
+        // SAFETY: H2; both are ours for the call.
+        let rc = unsafe { hook(&raw const info, &raw mut told) };
+        // DAOS: a hook that fails makes the request anonymous.
+        if rc < 0 {
+            return None;
+        }
+        attr(self.module, &told)
+    }
 }
 
-/// Names of the classes that `sm_get_req_attr` tells.
-const CLASSES: [&str; 6] = ["update", "fetch", "gc", "scrub", "migrate", "anonymous"];
-
-/// Asks the module's hook what the request is. It is shown beside the request; all classes are served alike so far.
-fn classify(module: &ModuleEntry, request: &Request) {
-    let Some(hook) = module.descriptor.sm_get_req_attr else {
-        return;
-    };
-    let (info, mut attr) = (described(request), dss_req_attr::default());
-    // SAFETY: H2; both are ours for the call.
-    let rc = unsafe { hook(&raw const info, &raw mut attr) };
-    // DAOS: a hook that fails makes the request anonymous.
-    let class = if rc < 0 {
-        CLASSES.len() - 1
-    } else {
-        attr.r#type as usize
-    };
-    let class = CLASSES.get(class).copied().unwrap_or("anonymous");
-    tracing::trace!(target: "keel_module", module = module.name, request = info.request_id, class, "request");
+/// What a module said, as far as it makes sense: an unknown class is anonymous, unknown flags are dropped; the log says so.
+fn attr(module: &ModuleEntry, told: &dss_req_attr) -> Option<Attr> {
+    let class = Class::from_raw(told.r#type);
+    let (flags, unknown) = Flags::from_raw(told.flags);
+    if class.is_none() && told.r#type != Class::ANONYMOUS || unknown != 0 {
+        module.note_bad_attr(told.r#type, told.flags);
+    }
+    Some(Attr {
+        flags,
+        timeout_ms: told.timeout_ms,
+        ..Attr::new(PoolId(told.pool_uuid), class?)
+    })
 }
 
 fn described(request: &Request) -> dss_rpc_info {

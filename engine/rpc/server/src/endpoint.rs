@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use daos_errno::Der;
+use rpc_wire::Opcode;
 use spdk_ring::mpsc::Receiver;
 use spdk_thread::Thread;
 
@@ -21,7 +22,8 @@ use crate::fabric::Fabric;
 use crate::home::{Control, Home, Message};
 use crate::log_gate::LogGate;
 use crate::metrics::Metrics;
-use crate::registry::{Registry, View};
+use crate::queue::Queue;
+use crate::registry::{Found, Registry, View};
 use crate::request::{Answer, Request, Slot};
 use crate::slow::SlowRequest;
 use crate::table::{Key, Table};
@@ -50,6 +52,8 @@ pub(crate) struct Endpoint {
     home: Arc<Home>,
     thread: Thread,
     view: View,
+    /// On main xstreams: requests that have a class wait here for their kick.
+    queue: Option<Queue>,
     calls: Rc<Calls>,
     call_ids: Cell<u64>,
     sessions: RefCell<Table<Rc<Session>>>,
@@ -98,21 +102,24 @@ impl Endpoint {
         if find(|endpoint| endpoint.thread.id() == thread.id()).is_some() {
             return Err(Der::ALREADY);
         }
-        let options = &fabric.options;
-        let endpoint = Rc::new(Endpoint {
-            thread: thread.clone(),
-            view: View::new(registry),
-            calls: Calls::new(options.max_calls),
-            call_ids: Cell::new(1),
-            sessions: RefCell::new(Table::new(options.max_connections)),
-            waiting: RefCell::default(),
-            phase: Cell::new(Phase::Serving),
-            budget: Budget::new(options.max_in_flight, options.max_body_bytes),
-            metrics: Metrics::new(&home.name),
-            log_gate: LogGate::default(),
-            drain: DrainWatch::default(),
-            home,
-            fabric,
+        let endpoint = Rc::new_cyclic(|weak| {
+            let options = &fabric.options;
+            Endpoint {
+                thread: thread.clone(),
+                queue: Queue::of_this_xstream(weak.clone()),
+                view: View::new(registry),
+                calls: Calls::new(options.max_calls),
+                call_ids: Cell::new(1),
+                sessions: RefCell::new(Table::new(options.max_connections)),
+                waiting: RefCell::default(),
+                phase: Cell::new(Phase::Serving),
+                budget: Budget::new(options.max_in_flight, options.max_body_bytes),
+                metrics: Metrics::new(&home.name),
+                log_gate: LogGate::default(),
+                drain: DrainWatch::default(),
+                home,
+                fabric,
+            }
         });
         let inbox = Rc::clone(&endpoint).receive(ring);
         drop(thread.spawn("rpc inbox", inbox).map_err(|_| Der::NOMEM)?);
@@ -180,16 +187,39 @@ impl Endpoint {
         }
         match self.view.lookup(request.opcode()) {
             Err(der) => request.reply_error(der),
-            Ok(handler) => {
-                let opcode = request.opcode();
-                // The request is inside: unwinding drops it, which answers MISC.
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler.handle(request))) {
-                    let text = panic.downcast_ref::<String>().map(String::as_str);
-                    let text = text
-                        .or_else(|| panic.downcast_ref::<&str>().copied())
-                        .unwrap_or("no text");
-                    tracing::error!(%opcode, name = self.view.name(opcode), "an RPC handler panicked: {text}");
-                }
+            Ok(handler) => match &self.queue {
+                Some(queue) => queue.take_in(self, handler, request),
+                None => self.run(&handler, request),
+            },
+        }
+    }
+
+    /// Hands a request to its handler.
+    pub(crate) fn run(&self, handler: &Found, request: Request) {
+        if self.phase.get() == Phase::Closed {
+            return request.reply_error(Der::SHUTDOWN);
+        }
+        let opcode = request.opcode();
+        // The request is inside: unwinding drops it, which answers MISC.
+        self.contain(opcode, "handler", || handler.handle(request));
+    }
+
+    /// Runs a handler's code; `None` when it panicked.
+    pub(crate) fn contain<T>(
+        &self,
+        opcode: Opcode,
+        what: &str,
+        f: impl FnOnce() -> T,
+    ) -> Option<T> {
+        match catch_unwind(AssertUnwindSafe(f)) {
+            Ok(value) => Some(value),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text
+                    .or_else(|| panic.downcast_ref::<&str>().copied())
+                    .unwrap_or("no text");
+                tracing::error!(%opcode, name = self.view.name(opcode), "an RPC {what} panicked: {text}");
+                None
             }
         }
     }
@@ -352,6 +382,9 @@ impl Endpoint {
             }
             Message::Control(Control::Close { done }) => {
                 self.phase.set(Phase::Closed);
+                if let Some(queue) = &self.queue {
+                    queue.close();
+                }
                 self.calls.fail_all(Der::SHUTDOWN);
                 self.kick_all(Some("the engine is shutting down"));
                 // Nobody may wait for it any more.

@@ -18,6 +18,7 @@
 //! | `server`, `drain` | start, drain, close |
 //! | `endpoint`, `home`, `fabric` | one xstream's side; what others reach of it; what all share |
 //! | `tcp` | sockets: listener, handshake, connection in, connection out |
+//! | `queue` | requests that wait for the scheduler |
 //! | `transport`, `calls` | calls from here, and their waiting answers |
 //! | `options`, `budget`, `bulk`, `table`, `bell` | bounds and memory |
 //! | `metrics`, `slow`, `log_gate` | what operators see |
@@ -33,6 +34,7 @@ mod home;
 mod log_gate;
 mod metrics;
 mod options;
+mod queue;
 mod registry;
 mod request;
 mod server;

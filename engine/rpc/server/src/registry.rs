@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use daos_errno::Der;
+use engine_xstream::sched::Attr;
 use rpc_wire::Opcode;
 use thiserror::Error;
 
@@ -30,6 +31,14 @@ pub const MAX_VERSIONS: usize = 2;
 pub trait RpcHandler: Send + Sync {
     /// Takes over one request.
     fn handle(&self, request: Request);
+
+    /// What the request is to the scheduler of a main xstream, which then decides when it is handled; `None`: it is
+    /// handled at once (DAOS: `dms_get_req_attr`, `SCHED_REQ_ANONYM`). Time-out and enqueue id that the requester gave
+    /// count where the answer leaves them 0.
+    fn classify(&self, request: &Request) -> Option<Attr> {
+        let _ = request;
+        None
+    }
 }
 
 impl<F: Fn(Request) + Send + Sync> RpcHandler for F {
@@ -351,6 +360,11 @@ impl View {
 }
 
 impl Found {
+    pub(crate) fn classify(&self, request: &Request) -> Option<Attr> {
+        let entry = self.table.lookup(self.opcode).ok()?;
+        entry.handler.classify(request)
+    }
+
     pub(crate) fn handle(&self, request: Request) {
         if let Ok(entry) = self.table.lookup(self.opcode) {
             entry.handler.handle(request);

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use daos_errno::Der;
+use engine_xstream::sched::{Rejected, ServiceTicket};
 use rpc_wire::{MAX_BODY, MAX_BULK, Opcode};
 use spdk_env::DmaBuf;
 
@@ -41,6 +42,10 @@ pub(crate) struct Info {
     pub peer: Peer,
     /// When the xstream that received it had all of it, ns.
     pub arrived: u64,
+    /// The place that a refusal gave it; 0: a new request.
+    pub enqueue_id: u64,
+    /// The requester gives up after so many milliseconds; 0: it does not say.
+    pub timeout_ms: u32,
     /// Bytes of body that count against the receiving xstream's bound until the answer.
     pub charge: u32,
 }
@@ -52,6 +57,8 @@ pub(crate) struct Answer {
     pub status: i32,
     pub body: Vec<u8>,
     pub bulk: Option<Bulk>,
+    /// With OVERLOAD_RETRY from the scheduler: how to come back.
+    pub retry: Option<Rejected>,
 }
 
 /// Where an answer belongs: an entry of a table of the xstream that the request came in on.
@@ -88,6 +95,8 @@ pub struct Request {
     body: Vec<u8>,
     bulk: Option<Bulk>,
     route: Option<Route>,
+    /// From its kick by the scheduler on.
+    ticket: Option<ServiceTicket>,
 }
 
 impl Request {
@@ -97,7 +106,22 @@ impl Request {
             body,
             bulk,
             route: Some(route),
+            ticket: None,
         }
+    }
+
+    pub(crate) fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// The scheduler has kicked it; its answer ends the ticket.
+    pub(crate) fn in_service(&mut self, ticket: ServiceTicket) {
+        self.ticket = Some(ticket);
+    }
+
+    /// The scheduler would not get to it in time.
+    pub(crate) fn reject(mut self, rejected: Rejected) {
+        self.answer(Der::OVERLOAD_RETRY.neg(), &[], None, Some(rejected));
     }
 
     /// Module, version and operation.
@@ -118,6 +142,11 @@ impl Request {
     /// Version of the pool map that the requester acts on; 0 = none.
     pub fn map_version(&self) -> u32 {
         self.info.map_version
+    }
+
+    /// When the requester gives up, milliseconds after it asked; 0: it does not say.
+    pub fn timeout_ms(&self) -> u32 {
+        self.info.timeout_ms
     }
 
     /// Who asked, for logs and access checks.
@@ -173,6 +202,11 @@ impl Request {
     }
 
     fn finish(&mut self, status: i32, body: &[u8], bulk: Option<Bulk>) {
+        self.answer(status, body, bulk, None);
+    }
+
+    fn answer(&mut self, status: i32, body: &[u8], bulk: Option<Bulk>, retry: Option<Rejected>) {
+        self.ticket = None;
         if let Some(route) = self.route.take() {
             // The request's body has served; its memory carries the answer's, so that no request allocates.
             let mut memory = std::mem::take(&mut self.body);
@@ -184,6 +218,7 @@ impl Request {
                 status,
                 body: memory,
                 bulk,
+                retry,
             });
         }
     }

@@ -6,42 +6,13 @@ use std::time::Duration;
 
 use daos_errno::Der;
 use engine_rpc::{HandlerEntry, Opcode, Options, Registry, Request, RpcServer, call};
-use engine_tls::KeyRegistry;
-use engine_xstream::{Core, Layout, LayoutOptions, StartOptions, XstreamSet};
 use rpc_wire::Client;
-use spdk_reactor::{ReactorOptions, ReactorSet};
+
+mod sets;
+use sets::xstreams;
 
 const WHERE: Opcode = Opcode::new(7, 2, 0);
 const LATER: Opcode = Opcode::new(7, 2, 1);
-
-fn xstreams() -> XstreamSet {
-    let options = LayoutOptions {
-        targets: 2,
-        helpers: 2,
-        first_core: None,
-        numa_node: None,
-        oversubscribe: true,
-    };
-    let cores = [0, 1].map(|cpu| Core {
-        cpu,
-        node: 0,
-        sibling: false,
-    });
-    let layout = Layout::compute(&options, &cores).unwrap();
-    let reactors = ReactorOptions {
-        cpus: layout.cpus(),
-        pin: false,
-        ..ReactorOptions::default()
-    };
-    let reactors = ReactorSet::start(&reactors).unwrap();
-    XstreamSet::start(
-        layout,
-        reactors,
-        &KeyRegistry::new(),
-        &StartOptions::default(),
-    )
-    .unwrap()
-}
 
 fn name_here() -> String {
     engine_xstream::current()

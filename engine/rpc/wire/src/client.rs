@@ -50,6 +50,17 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// Raw data, if the response has any.
     pub bulk: Option<Vec<u8>>,
+    /// With the status OVERLOAD_RETRY: how to come back.
+    pub retry: Option<Retry>,
+}
+
+/// An engine's advice to a request that it could not have served in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Sent again with this, the request comes before younger ones.
+    pub enqueue_id: u64,
+    /// When that makes sense. Add some jitter: others hear the same.
+    pub after: Duration,
 }
 
 impl Reply {
@@ -172,7 +183,18 @@ impl Client {
         body: &[u8],
         bulk: Option<&[u8]>,
     ) -> Result<Reply, ClientError> {
-        let id = self.send(opcode, body, bulk)?;
+        self.call_again(opcode, body, bulk, 0)
+    }
+
+    /// The same for a request that was refused with OVERLOAD_RETRY, with the id that the refusal gave.
+    pub fn call_again(
+        &mut self,
+        opcode: impl Into<Opcode>,
+        body: &[u8],
+        bulk: Option<&[u8]>,
+        enqueue_id: u64,
+    ) -> Result<Reply, ClientError> {
+        let id = self.start(self.tag, opcode.into(), body, bulk, enqueue_id)?;
         loop {
             if let Some(at) = self.ready.iter().position(|(ready, _)| *ready == id) {
                 return self
@@ -202,6 +224,17 @@ impl Client {
         body: &[u8],
         bulk: Option<&[u8]>,
     ) -> Result<u64, ClientError> {
+        self.start(tag, opcode.into(), body, bulk, 0)
+    }
+
+    fn start(
+        &mut self,
+        tag: u32,
+        opcode: Opcode,
+        body: &[u8],
+        bulk: Option<&[u8]>,
+        enqueue_id: u64,
+    ) -> Result<u64, ClientError> {
         let bulk = bulk.unwrap_or_default();
         for (part, len, limit) in [
             ("body", body.len(), MAX_BODY),
@@ -217,9 +250,11 @@ impl Client {
         let id = self.next_id;
         self.next_id += 1;
         let header = Header {
-            opcode: opcode.into().0,
+            opcode: opcode.0,
             tag,
             request_id: id,
+            enqueue_id,
+            after_ms: u32::try_from(self.options.read_timeout.as_millis()).unwrap_or(0),
             ..Header::default()
         };
         let mut frame = Outgoing::new(header, body, bulk);
@@ -376,6 +411,10 @@ impl Client {
                 status: frame.header.status,
                 body: frame.body,
                 bulk: frame.bulk,
+                retry: (frame.header.enqueue_id != 0).then(|| Retry {
+                    enqueue_id: frame.header.enqueue_id,
+                    after: Duration::from_millis(frame.header.after_ms.into()),
+                }),
             }),
             Some(damage) => Err(ClientError::Damaged {
                 id,

@@ -14,7 +14,8 @@
 //! | 36 | 4 | CRC-32C of the body |
 //! | 40 | 4 | CRC-32C of the bulk |
 //! | 44 | 4 | pool map version the sender acts on (0 = none) |
-//! | 48 | 12 | zero |
+//! | 48 | 8 | enqueue id: in a response OVERLOAD_RETRY, to come back with; in a request that comes back (0 = new) |
+//! | 56 | 4 | milliseconds: requests, when the requester gives up (0 = it does not say); OVERLOAD_RETRY, when to come back |
 //! | 60 | 4 | CRC-32C of bytes 0 to 59 |
 
 use thiserror::Error;
@@ -59,6 +60,11 @@ pub struct Header {
     pub bulk_crc: u32,
     /// Version of the pool map that the sender acts on; 0 = none.
     pub map_version: u32,
+    /// The request's place among those of its xstream, given with an OVERLOAD_RETRY; a request that comes back with it is
+    /// served before younger ones. 0: none.
+    pub enqueue_id: u64,
+    /// Requests: the requester gives up after so many milliseconds; 0: it does not say. OVERLOAD_RETRY: come back then.
+    pub after_ms: u32,
 }
 
 /// Why 64 bytes are not a header that may be believed. After any of these the connection has lost its framing.
@@ -85,7 +91,7 @@ pub enum HeaderError {
     )]
     Version(u16),
     /// Bits that this version does not define.
-    #[error("unknown flags {0:#06x} or non-zero reserved bytes")]
+    #[error("unknown flags {0:#06x}")]
     Reserved(u16),
     /// Over [`MAX_BODY`].
     #[error("body of {0} bytes is over the limit of {MAX_BODY}")]
@@ -137,6 +143,8 @@ impl Header {
         out[36..40].copy_from_slice(&self.body_crc.to_le_bytes());
         out[40..44].copy_from_slice(&self.bulk_crc.to_le_bytes());
         out[44..48].copy_from_slice(&self.map_version.to_le_bytes());
+        out[48..56].copy_from_slice(&self.enqueue_id.to_le_bytes());
+        out[56..60].copy_from_slice(&self.after_ms.to_le_bytes());
         let crc = crc32c::crc32c(&out[..CRC_AT]);
         out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         out
@@ -158,7 +166,7 @@ impl Header {
             return Err(HeaderError::Version(version));
         }
         let flags = u16_at(bytes, 6);
-        if flags & !FLAG_RESPONSE != 0 || bytes[48..CRC_AT].iter().any(|&b| b != 0) {
+        if flags & !FLAG_RESPONSE != 0 {
             return Err(HeaderError::Reserved(flags));
         }
         let header = Header {
@@ -172,6 +180,8 @@ impl Header {
             body_crc: u32_at(bytes, 36),
             bulk_crc: u32_at(bytes, 40),
             map_version: u32_at(bytes, 44),
+            enqueue_id: u64::from(u32_at(bytes, 48)) | u64::from(u32_at(bytes, 52)) << 32,
+            after_ms: u32_at(bytes, 56),
         };
         if header.body_len as usize > MAX_BODY {
             return Err(HeaderError::BodyTooLong(header.body_len));
@@ -203,6 +213,8 @@ mod tests {
             request_id: 0x1122_3344_5566_7788,
             status: -1003,
             map_version: 42,
+            enqueue_id: 0x0102_0304_0506_0708,
+            after_ms: 2_500,
             ..Header::default()
         }
     }
@@ -228,6 +240,8 @@ mod tests {
         );
         assert_eq!(bytes[24..28], (-1003i32).to_le_bytes());
         assert_eq!(bytes[44..48], [42, 0, 0, 0]);
+        assert_eq!(bytes[48..56], [8, 7, 6, 5, 4, 3, 2, 1]);
+        assert_eq!(bytes[56..60], 2_500u32.to_le_bytes());
     }
 
     #[test]
@@ -253,7 +267,6 @@ mod tests {
     fn wrong_fields_are_named() {
         assert_eq!(resealed(|b| b[4] = 9), Err(HeaderError::Version(9)));
         assert_eq!(resealed(|b| b[6] = 5), Err(HeaderError::Reserved(5)));
-        assert_eq!(resealed(|b| b[50] = 1), Err(HeaderError::Reserved(1)));
         let over = (MAX_BODY as u32) + 1;
         assert_eq!(
             resealed(|b| b[28..32].copy_from_slice(&over.to_le_bytes())),

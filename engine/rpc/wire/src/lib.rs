@@ -28,7 +28,7 @@ mod hello;
 mod opcode;
 mod outgoing;
 
-pub use client::{Client, ClientOptions, Reply};
+pub use client::{Client, ClientOptions, Reply, Retry};
 pub use client_error::ClientError;
 pub use decoder::{Buffers, Damage, Decoder, Frame, Step};
 pub use header::{

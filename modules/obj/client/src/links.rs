@@ -1,6 +1,8 @@
 //! Connections: one per xstream that is talked to, opened when first needed.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
 
 use daos_errno::Der;
 use obj_proto::{Op, wire};
@@ -8,6 +10,23 @@ use prost::Message;
 use rpc_wire::{Client, ClientError, Reply};
 
 use crate::ObjError;
+
+/// How long an overloaded engine is asked again.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// First pause at least, and longest, without jitter.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(4));
+
+/// What the engine advises, more with each attempt, and not the same as everybody else: half to one and a half of it.
+fn pause(advice: Duration, attempt: u32, random: u32) -> Duration {
+    let least = PAUSES.0.saturating_mul(1 << attempt.min(10));
+    let pause = advice.max(least).min(PAUSES.1);
+    pause / 2 + pause.mul_f64(f64::from(random) / f64::from(u32::MAX))
+}
+
+/// Different in each process and at each call.
+fn random() -> u32 {
+    RandomState::new().hash_one(Instant::now()) as u32
+}
 
 /// The connections of one engine.
 pub(crate) struct Links {
@@ -59,7 +78,7 @@ impl Links {
         let body = body.encode_to_vec();
         let reused = self.open.contains_key(&tag);
         let bulk = (!bulk.is_empty()).then_some(bulk);
-        let mut reply = self.to(tag)?.call(op.opcode(), &body, bulk);
+        let mut reply = self.patient(tag, op, &body, bulk)?;
         if reused
             && again
             && matches!(
@@ -68,7 +87,7 @@ impl Links {
             )
         {
             self.drop_link(tag);
-            reply = self.to(tag)?.call(op.opcode(), &body, bulk);
+            reply = self.patient(tag, op, &body, bulk)?;
         }
         if reply
             .as_ref()
@@ -77,6 +96,31 @@ impl Links {
             self.drop_link(tag);
         }
         open_reply(op, reply?)
+    }
+
+    /// One request, again and again while the engine is overloaded and says when to come back; with its advice in hand
+    /// it keeps its place. At last the refusal is the reply.
+    fn patient(
+        &mut self,
+        tag: u32,
+        op: Op,
+        body: &[u8],
+        bulk: Option<&[u8]>,
+    ) -> Result<Result<Reply, ClientError>, ObjError> {
+        let began = Instant::now();
+        let (mut enqueue_id, mut attempt) = (0, 0);
+        loop {
+            let reply = self
+                .to(tag)?
+                .call_again(op.opcode(), body, bulk, enqueue_id);
+            let retry = reply.as_ref().ok().and_then(|reply| reply.retry);
+            let Some(retry) = retry.filter(|_| began.elapsed() < PATIENCE) else {
+                return Ok(reply);
+            };
+            enqueue_id = retry.enqueue_id;
+            std::thread::sleep(pause(retry.after, attempt, random()));
+            attempt += 1;
+        }
     }
 
     /// Sends a request whose reply [`Links::recv`] gives later.
@@ -109,6 +153,7 @@ impl Links {
                 status: 0,
                 body: Vec::new(),
                 bulk: Some(bulk),
+                ..Reply::default()
             });
         }
     }
@@ -135,4 +180,80 @@ pub(crate) fn open_reply<M: Message + Default>(
         message,
         bulk: reply.bulk.unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rpc_wire::{FLAG_RESPONSE, HEADER_LEN, Header, HelloReply, PROTOCOL};
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn pauses_follow_the_advice_grow_and_differ() {
+        let ms = Duration::from_millis;
+        assert_eq!(pause(ms(100), 0, 0), ms(50));
+        assert_eq!(pause(ms(100), 0, u32::MAX), ms(150));
+        assert_eq!(pause(ms(1), 0, 0), ms(5));
+        assert_eq!(pause(ms(1), 5, 0), ms(160));
+        assert_eq!(pause(Duration::MAX, u32::MAX, 0), ms(2_000));
+        assert_ne!((random(), random()), (random(), random()));
+    }
+
+    fn read(socket: &mut TcpStream) -> Header {
+        let mut head = [0; HEADER_LEN];
+        socket.read_exact(&mut head).unwrap();
+        let header = Header::decode(&head).unwrap();
+        let mut rest = vec![0; (header.body_len + header.bulk_len) as usize];
+        socket.read_exact(&mut rest).unwrap();
+        header
+    }
+
+    fn answer(socket: &mut TcpStream, mut header: Header, body: &[u8]) {
+        header.flags = FLAG_RESPONSE;
+        let head = header.seal(body, &[]);
+        socket.write_all(&head).unwrap();
+        socket.write_all(body).unwrap();
+    }
+
+    #[test]
+    fn a_refused_request_comes_back_with_its_id() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        let engine = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let hello = read(&mut socket);
+            let said = HelloReply {
+                protocol: PROTOCOL,
+                targets: 1,
+                max_in_flight: 8,
+                max_bulk: 0,
+            };
+            answer(&mut socket, hello, &said.encode());
+            let mut ids = Vec::new();
+            for enqueue_id in [77, 78, 0] {
+                let asked = read(&mut socket);
+                assert_eq!(asked.after_ms, 30_000, "it says when it gives up");
+                ids.push(asked.enqueue_id);
+                let refused = enqueue_id != 0;
+                let header = Header {
+                    status: if refused {
+                        Der::OVERLOAD_RETRY.neg()
+                    } else {
+                        0
+                    },
+                    enqueue_id,
+                    after_ms: u32::from(refused),
+                    ..asked
+                };
+                answer(&mut socket, header, &[]);
+            }
+            ids
+        });
+        let mut links = Links::new(&addr);
+        let req = wire::PoolListReq {};
+        let rep = links.call::<wire::PoolListRep>(0, Op::PoolList, &req, &[], false);
+        assert!(rep.is_ok_and(|rep| rep.message.pools.is_empty()));
+        assert_eq!(engine.join().unwrap(), [0, 77, 78]);
+    }
 }

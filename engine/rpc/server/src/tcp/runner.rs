@@ -309,6 +309,8 @@ impl Runner {
             map_version: header.map_version,
             peer: Peer::Tcp(session.peer),
             arrived: endpoint.now(),
+            enqueue_id: header.enqueue_id,
+            timeout_ms: header.after_ms,
             charge,
         };
         let route = Route {

@@ -46,6 +46,8 @@ impl Session {
             tag: answer.info.tag,
             request_id: answer.info.request_id,
             status: answer.status,
+            enqueue_id: answer.retry.map_or(0, |retry| retry.enqueue_id),
+            after_ms: answer.retry.map_or(0, |retry| retry.retry_after_ms),
             ..Header::default()
         };
         self.queue(header, answer.body, answer.bulk);

@@ -49,6 +49,8 @@ impl Loopback {
             map_version: 0,
             peer: Peer::Local(endpoint.tag()),
             arrived: endpoint.now(),
+            enqueue_id: 0,
+            timeout_ms: 0,
             charge: 0,
         };
         let pending = PendingCall::waiting(Rc::clone(endpoint.calls()), key);
