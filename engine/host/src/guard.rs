@@ -11,6 +11,7 @@
 
 use crate::here::{self, Here};
 use crate::modules::{self, ModuleEntry};
+use crate::ult::{Running, running};
 use daos_errno::Der;
 use module_abi::dss_module;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -95,6 +96,19 @@ pub(crate) fn place(
             xstream,
             "called from the wrong place: allowed on {} only",
             wanted.text()
+        );
+        Der::OP_NOT_PERMITTED
+    })
+}
+
+/// The header's \[ult\]: the ULT that calls, if it has a stack of its own to wait on.
+pub(crate) fn ult(function: &'static str) -> Result<Rc<Running>, Der> {
+    running().ok_or_else(|| {
+        let xstream = here::current().map_or(-1, |here| here.info.dmi_xs_id);
+        tracing::error!(
+            function,
+            xstream,
+            "called from the wrong place: allowed in a ULT with a stack of its own only"
         );
         Der::OP_NOT_PERMITTED
     })

@@ -16,7 +16,7 @@
 //! thread while no xstream runs.
 //!
 //! Modules: `host` options and state · `modules` what is known of each · `register` · `life` · `here` one xstream's side
-//! · `handles` · `guard` the checks · `names` · `table` and `calls/*` the functions by subject.
+//! · `handles` of one xstream, `shared` of all · `ult`, `stack` straight-line code, `sync` what it waits with · `guard` the checks · `names` · `table` and `calls/*` the functions by subject.
 
 mod calls;
 mod guard;
@@ -27,7 +27,11 @@ mod life;
 mod modules;
 mod names;
 mod register;
+mod shared;
+mod stack;
+mod sync;
 mod table;
+mod ult;
 
 pub use host::{BufferClass, Control, Host, HostError, HostOptions, QueryFuture, TargetShare};
 pub use life::{CleanupFailure, SetupError};

@@ -15,8 +15,8 @@ use engine_loader::{LoadedModule, Registrar};
 use engine_rpc::HandlerEntry;
 use engine_tls::{KeyIndex, RawKey, Tags, XsInfo};
 use module_abi::{
-    DSS_MAX_DRPC_MODULE, DSS_MAX_PROTO_VERSIONS, dss_drpc_handler, dss_host, dss_module,
-    dss_module_key, dss_rpc_proto,
+    DSS_MAX_DRPC_MODULE, DSS_MAX_PROTO_VERSIONS, DSS_RPC_ULT, dss_drpc_handler, dss_host,
+    dss_module, dss_module_key, dss_rpc_proto,
 };
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -110,6 +110,7 @@ impl Host {
     pub fn unregister_module(&self, descriptor: &'static dss_module) {
         if let Some(entry) = crate::modules::find(descriptor) {
             self.take_back(entry);
+            crate::shared::end(entry);
             entry.set_state(ModuleState::Finished);
         }
     }
@@ -253,14 +254,15 @@ fn handler_entries(
         let function = handler
             .handler
             .ok_or_else(|| format!("handler {name} ({index}) has no function"))?;
-        entries.push(HandlerEntry::new(
-            index,
-            name,
-            Arc::new(rpc::Served {
-                module: entry,
-                function,
-            }),
-        ));
+        let in_ult = handler.flags & DSS_RPC_ULT != 0;
+        if handler.flags & !DSS_RPC_ULT != 0 {
+            return Err(format!(
+                "handler {name}: flags {:#x} are unknown",
+                handler.flags
+            ));
+        }
+        let served = rpc::Served::new(entry, function, in_ult.then_some(name.as_str()));
+        entries.push(HandlerEntry::new(index, name, Arc::new(served)));
     }
     Ok(entries)
 }

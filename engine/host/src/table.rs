@@ -3,7 +3,9 @@
 //! Invariants: H1 and H4 of `guard.rs`.
 #![allow(unsafe_code, reason = "functions that modules call")]
 
-use crate::calls::{bdev, buffer, drpc, metric, poller, query, rpc, task, timer};
+use crate::calls::{
+    bdev, buffer, collective, drpc, metric, poller, query, rpc, sync, task, timer, ult,
+};
 use crate::guard::{entry, module};
 use crate::here;
 use module_abi::{
@@ -45,6 +47,40 @@ pub(crate) static TABLE: dss_host = dss_host {
     query: query::query,
     metric_register: metric::register,
     metric_record: metric::record,
+    ult_create: ult::create,
+    ult_execute: ult::execute,
+    ult_create_all: ult::create_all,
+    collective: collective::collective,
+    offload_exec: ult::offload_exec,
+    main_exec: ult::main_exec,
+    ult_join: ult::join,
+    ult_free: ult::free,
+    ult_wake: ult::wake,
+    ult_abort: ult::abort,
+    ult_self: ult::this,
+    ult_yield: ult::yield_now,
+    ult_sleep: ult::sleep,
+    eventual_create: sync::eventual_create,
+    eventual_set: sync::eventual_set,
+    eventual_wait: sync::eventual_wait,
+    eventual_test: sync::eventual_test,
+    eventual_reset: sync::eventual_reset,
+    eventual_free: sync::eventual_free,
+    mutex_create: sync::mutex_create,
+    mutex_lock: sync::mutex_lock,
+    mutex_unlock: sync::mutex_unlock,
+    mutex_free: sync::mutex_free,
+    cond_create: sync::cond_create,
+    cond_wait: sync::cond_wait,
+    cond_signal: sync::cond_signal,
+    cond_broadcast: sync::cond_broadcast,
+    cond_free: sync::cond_free,
+    barrier_create: sync::barrier_create,
+    barrier_wait: sync::barrier_wait,
+    barrier_free: sync::barrier_free,
+    bdev_io_wait: bdev::io_wait,
+    rpc_call_wait: rpc::call_wait,
+    rpc_answer_free: rpc::answer_free,
 };
 
 /// Bytes of one message that are kept.

@@ -4,8 +4,8 @@
 //! * H1 - the four fields that never move lie within the first 20 bytes of whatever the symbol names. They are read
 //!   one by one, by value, before anything else. A symbol that is smaller than that is not detectable by anyone; the
 //!   magic makes an accidental match improbable.
-//! * H2 - once magic, size and fingerprint match, the symbol is a `struct dss_module` of exactly our layout, and the
-//!   header's rules hold for its pointers: NULL or valid for ever (L1), strings end with NUL, lists end with NULL.
+//! * H2 - once magic, level, size and fingerprint match, the symbol is a `struct dss_module` of exactly our layout (no
+//!   level's descriptor differs from the latest one's, see `ABI_LEVELS`), and the header's rules hold for its pointers: NULL or valid for ever (L1), strings end with NUL, lists end with NULL.
 #![allow(unsafe_code, reason = "a C descriptor is read through raw pointers")]
 
 use std::ffi::{CStr, c_char};
@@ -70,21 +70,21 @@ fn check_abi(address: *const dss_module, name: &str) -> Result<(), LoadError> {
     if magic != DSS_ABI_MAGIC {
         return Err(LoadError::NotADescriptor { name, found: magic });
     }
-    if level != DSS_ABI_LEVEL {
-        return other("level", level.to_string(), DSS_ABI_LEVEL.to_string());
-    }
-    if size as usize != size_of::<dss_module>() {
+    let Some(known) = ABI_LEVELS.iter().find(|known| known.level == level) else {
+        return other("level", level.to_string(), format!("1 to {DSS_ABI_LEVEL}"));
+    };
+    if size as usize != known.module_size {
         return other(
             "size of struct dss_module",
             size.to_string(),
-            size_of::<dss_module>().to_string(),
+            known.module_size.to_string(),
         );
     }
-    if fingerprint != DSS_ABI_FINGERPRINT {
+    if fingerprint != known.fingerprint {
         return other(
             "fingerprint",
             format!("{fingerprint:#018x}"),
-            format!("{DSS_ABI_FINGERPRINT:#018x}"),
+            format!("{:#018x}", known.fingerprint),
         );
     }
     Ok(())

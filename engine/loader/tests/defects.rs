@@ -51,6 +51,16 @@ fn a_sound_module_loads() {
 }
 
 #[test]
+fn a_module_of_an_earlier_level_loads() {
+    let folder = TempDir::new().unwrap();
+    compile("level_one", folder.path());
+    assert_eq!(
+        messages(folder.path(), &["level_one"]),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
 fn the_symbol_is_missing() {
     assert_eq!(
         message_of("no_symbol"),
@@ -78,7 +88,15 @@ fn the_descriptor_names_another_module() {
 fn the_abi_is_older() {
     assert_eq!(
         message_of("old_abi"),
-        "module `old_abi`: built for another module ABI (level: module 0, engine 1)"
+        "module `old_abi`: built for another module ABI (level: module 0, engine 1 to 2)"
+    );
+}
+
+#[test]
+fn the_abi_is_newer() {
+    assert_eq!(
+        message_of("new_abi"),
+        "module `new_abi`: built for another module ABI (level: module 3, engine 1 to 2)"
     );
 }
 

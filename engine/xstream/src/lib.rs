@@ -45,7 +45,7 @@ pub use layout::{
     Core, HelperMode, Layout, LayoutError, LayoutOptions, MAX_TARGETS, Placement, SYS_XS_NR,
     ServeError, XstreamSpec,
 };
-pub use request::{Slept, UltRequest};
+pub use request::{Beat, Slept, UltRequest};
 pub use role::{Role, XsType, XstreamId};
 pub use set::Xstreams;
 pub use shutdown::Held;

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use spdk_thread::TaskWaker;
 
-use crate::{XstreamRef, current};
+use crate::{UltRef, Xstream, XstreamRef, current};
 
 /// Names a ULT in the whole process, for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,8 +24,8 @@ impl UltId {
     }
 }
 
-/// The requests of an xstream's ULTs, by id. At most one for each ULT.
-pub(crate) type Requests = RefCell<HashMap<UltId, Rc<Control>>>;
+/// The requests of an xstream's ULTs, by id.
+pub(crate) type Requests = RefCell<HashMap<UltId, Weak<Control>>>;
 
 pub(crate) struct Control {
     id: UltId,
@@ -36,6 +36,14 @@ pub(crate) struct Control {
     /// who does not sleep is forgotten.
     wakeups: Cell<u64>,
     sleeper: RefCell<Option<TaskWaker>>,
+    /// Where messages find it.
+    findable: Rc<Requests>,
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.findable.borrow_mut().remove(&self.id);
+    }
 }
 
 impl Control {
@@ -61,23 +69,33 @@ impl Control {
 pub struct UltRequest(Rc<Control>);
 
 impl UltRequest {
-    pub(crate) fn new(id: UltId, name: &'static str, xstream: XstreamRef) -> UltRequest {
-        UltRequest(Rc::new(Control {
+    /// Found by its id from now until its last clone drops.
+    pub(crate) fn new(id: UltId, name: &'static str, xstream: &Xstream) -> UltRequest {
+        let findable = Rc::clone(&xstream.inner.requests);
+        let control = Rc::new(Control {
             id,
             name,
-            xstream,
+            xstream: xstream.xref(),
             aborted: Cell::new(false),
             wakeups: Cell::new(0),
             sleeper: RefCell::default(),
-        }))
+            findable,
+        });
+        let known = &control.findable;
+        known.borrow_mut().insert(id, Rc::downgrade(&control));
+        UltRequest(control)
     }
 
-    /// For a ULT that was made without one (DAOS: `sched_req_get(attr, NULL)`). Unlike the request of
-    /// [`crate::XstreamRef::create`] it is not found from elsewhere, and a stopping xstream does not wake its sleeps.
-    /// `None` without a name, and on a thread that is no xstream.
+    /// For a ULT that was made without one, called by it (DAOS: `sched_req_get(attr, NULL)`). `None` without a name, and on a
+    /// thread that is no xstream.
     pub fn attach(name: &'static str) -> Option<UltRequest> {
         let xstream = current().filter(|_| !name.is_empty())?;
-        Some(UltRequest::new(UltId::next(), name, xstream.xref()))
+        Some(UltRequest::new(UltId::next(), name, &xstream))
+    }
+
+    /// The same ULT for others, on any xstream.
+    pub fn address(&self) -> UltRef {
+        UltRef::new(self.0.xstream.clone(), self.0.id, self.0.name)
     }
 
     /// The name of its ULT.
@@ -129,16 +147,6 @@ impl UltRequest {
         spdk_thread::yield_now().await;
         false
     }
-
-    /// Puts it where messages find it, until the guard drops.
-    pub(crate) fn enter(&self, xstream: &crate::Xstream) -> Entered {
-        let requests = Rc::clone(&xstream.inner.requests);
-        requests.borrow_mut().insert(self.0.id, Rc::clone(&self.0));
-        Entered {
-            requests,
-            id: self.0.id,
-        }
-    }
 }
 
 impl fmt::Debug for UltRequest {
@@ -189,21 +197,44 @@ impl Drop for Sleeping<'_> {
     }
 }
 
-/// Keeps a request findable while its ULT lives.
-pub(crate) struct Entered {
-    requests: Rc<Requests>,
-    id: UltId,
+/// A beat that does not drift: for work that repeats every so often.
+#[derive(Debug)]
+pub struct Beat {
+    next: u64,
+    period_ns: u64,
 }
 
-impl Drop for Entered {
-    fn drop(&mut self) {
-        let gone = self.requests.borrow_mut().remove(&self.id);
-        drop(gone);
+impl Beat {
+    /// Begins now, on an xstream.
+    pub fn new(period_ns: u64) -> Beat {
+        let next = now();
+        Beat { next, period_ns }
     }
+
+    /// Sleeps until the next beat; a wake-up begins a new one at once, and so do missed beats, one period from here. False:
+    /// the ULT must stop.
+    pub async fn wait(&mut self, request: &UltRequest) -> bool {
+        self.next = self.next.saturating_add(self.period_ns);
+        if self.next <= now() {
+            self.next = now().saturating_add(self.period_ns);
+        }
+        if request.sleep(self.next - now()).await == Slept::Woken {
+            self.next = now();
+        }
+        !request.must_stop()
+    }
+}
+
+fn now() -> u64 {
+    spdk_thread::current().map_or(0, |thread| thread.now())
 }
 
 /// The xstream stops: whoever sleeps shall see it.
 pub(crate) fn wake_all(requests: &Requests) {
-    let all: Vec<_> = requests.borrow().values().cloned().collect();
+    let all: Vec<_> = requests
+        .borrow()
+        .values()
+        .filter_map(Weak::upgrade)
+        .collect();
     all.iter().for_each(|control| control.wake());
 }

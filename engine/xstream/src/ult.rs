@@ -10,7 +10,7 @@ use spdk_thread::JoinHandle;
 
 use crate::request::UltId;
 use crate::{
-    ExecError, Remote, ServeError, Slept, SpawnError, UltRequest, XsType, Xstream, XstreamRef,
+    Beat, ExecError, Remote, ServeError, SpawnError, UltRequest, XsType, Xstream, XstreamRef,
     Xstreams, current,
 };
 
@@ -23,9 +23,18 @@ pub struct UltRef {
 }
 
 impl UltRef {
+    pub(crate) fn new(xstream: XstreamRef, id: UltId, name: &'static str) -> UltRef {
+        UltRef { xstream, id, name }
+    }
+
     /// Where it lives; it never moves.
     pub fn xstream(&self) -> &XstreamRef {
         &self.xstream
+    }
+
+    /// Whether the other names the same ULT.
+    pub fn is(&self, other: &UltRef) -> bool {
+        self.id == other.id
     }
 
     /// Its name.
@@ -53,7 +62,7 @@ impl UltRef {
         let id = self.id;
         let say = move |xstream: &Xstream| {
             let control = xstream.inner.requests.borrow().get(&id).cloned();
-            match control {
+            match control.and_then(|control| control.upgrade()) {
                 Some(control) if abort => control.abort(),
                 Some(control) => control.wake(),
                 None => {}
@@ -138,16 +147,9 @@ impl XstreamRef {
         }
         let id = UltId::next();
         let result = self.try_execute(name, move |xstream| {
-            let request = UltRequest::new(id, name, xstream.xref());
-            let entered = request.enter(xstream);
-            let work = f(xstream, request);
-            async move {
-                let _entered = entered;
-                work.await
-            }
+            f(xstream, UltRequest::new(id, name, xstream))
         })?;
-        let xstream = self.clone();
-        let address = UltRef { xstream, id, name };
+        let address = UltRef::new(self.clone(), id, name);
         Ok(Ult { address, result })
     }
 
@@ -188,12 +190,8 @@ impl Xstream {
         if name.is_empty() {
             return Err(SpawnError::Unnamed);
         }
-        let request = UltRequest::new(UltId::next(), name, self.xref());
-        let (entered, work) = (request.enter(self), f(request.clone()));
-        let ult = self.spawn(name, async move {
-            let _entered = entered;
-            work.await
-        })?;
+        let request = UltRequest::new(UltId::next(), name, self);
+        let ult = self.spawn(name, f(request.clone()))?;
         Ok((ult, request))
     }
 
@@ -241,17 +239,10 @@ where
     W: FnMut(&UltRequest) -> Fut,
     Fut: Future<Output = ()>,
 {
-    let now = || spdk_thread::current().map_or(0, |thread| thread.now());
-    let mut beat = now();
-    while !request.must_stop() {
+    let mut beat = Beat::new(period_ns);
+    let mut goes_on = !request.must_stop();
+    while goes_on {
         work(&request).await;
-        beat = beat.saturating_add(period_ns);
-        if beat <= now() {
-            // Beats were missed: a new beat from here instead of a burst.
-            beat = now().saturating_add(period_ns);
-        }
-        if request.sleep(beat - now()).await == Slept::Woken && !request.must_stop() {
-            beat = now(); // woken early: runs now, and from now on
-        }
+        goes_on = beat.wait(&request).await;
     }
 }

@@ -13,6 +13,7 @@
  *   [main-thread] the process's main thread, while modules are loaded (sm_init, sm_fini)
  *   [xs]         any xstream              [xs:sys] the system xstream        [xs:main] a target's main xstream
  *   [owner]      the xstream on which the object was made or handed to the module
+ *   [ult]        a ULT with a stack of its own: the function of a dss_ult_create() and whatever it calls
  *   [serving]    only between sm_setup and the end of sm_cleanup
  * The host checks this at run time: a call from elsewhere is answered -DER_OP_NOT_PERMITTED (or NULL), is logged with
  * the module's name, and has no effect.
@@ -34,9 +35,19 @@ extern "C" {
 /* ---- versions and bounds ---------------------------------------------------------------------------------------- */
 
 #define DSS_ABI_MAGIC 0x4c45454bu /* "KEEL" in little endian */
-#define DSS_ABI_LEVEL 1u          /* grows with every addition; a module needs at most the engine's level */
-/* Hash over names, types, offsets and sizes of everything below (modules/abi/tests/layout computes it and fails with the new value). */
+/* Grows with every addition; a module needs at most the engine's level. Additions stand behind `#if DSS_ABI_LEVEL >= n`, so a
+ * module that defines a lower level before it includes this header is built as with the header of that level, and
+ * loads into engines of that level and all later ones. */
+#ifndef DSS_ABI_LEVEL
+#define DSS_ABI_LEVEL 2u
+#endif
+/* Hash over names, types, offsets and sizes of everything below at the level (modules/abi/tests/layout computes it and fails
+ * with the new value). A level's value never changes once an engine with it is out. */
+#if DSS_ABI_LEVEL >= 2
+#define DSS_ABI_FINGERPRINT 0xa648896c8dbb9ad2ull
+#else
 #define DSS_ABI_FINGERPRINT 0xa728f244d7239591ull
+#endif
 
 #define DSS_MODNAME_MAX_LEN 32  /* bytes of a module's name, as in DAOS */
 #define DSS_MAX_MODULE 64       /* module ids are 0 .. 63, as in DAOS */
@@ -188,9 +199,13 @@ struct dss_rpc_info {
 /* Runs on the xstream of the request's tag; replies now or later, once, with dss_rpc_reply(). [xs] */
 typedef void (*dss_rpc_handler_t)(struct dss_rpc *rpc);
 
+#if DSS_ABI_LEVEL >= 2
+#define DSS_RPC_ULT 1u /* in dss_rpc_handler.flags: the handler is called in a ULT of its own, so that it may wait. [ult] */
+#endif
+
 struct dss_rpc_handler {
 	uint32_t          index; /* low 16 bits of the opcode */
-	uint32_t          flags; /* 0 */
+	uint32_t          flags; /* DSS_RPC_*; 0 at level 1 */
 	const char       *name;
 	dss_rpc_handler_t handler;
 };
@@ -235,6 +250,71 @@ struct dss_drpc_handler {
 	int32_t            reserved;
 	dss_drpc_handler_t handler;
 };
+
+/* ---- ULTs with a stack of their own, and what they wait with (level 2) ------------------------------------------- */
+
+#if DSS_ABI_LEVEL >= 2
+
+/* A ULT runs straight-line C on a stack of its own, on one xstream, and never changes it. It gives way only in functions
+ * marked [ult], so between two of them nothing else of its xstream runs. It must not be left by longjmp or an exception.
+ * Handles are valid on every xstream of the engine; a stale one is answered -DER_INVAL. */
+struct dss_ult;
+struct dss_eventual; /* a value that comes later */
+struct dss_mutex;    /* held over waits; handed on in order of arrival */
+struct dss_cond;
+struct dss_barrier;
+
+#define DSS_ULT_PERIODIC 1u   /* housekeeping: does not count as busy, keeps no core from resting */
+#define DSS_ULT_DEEP_STACK 2u /* a stack of DSS_DEEP_STACK_SZ when stack_size is 0 */
+#define DSS_DEEP_STACK_SZ 65536u
+#define DSS_FOREVER UINT64_MAX
+
+/* Where and how a ULT runs. */
+struct dss_ult_attr {
+	const char *name;       /* copied; not empty. Shown by `keel tasks`, the watchdog and the log */
+	int32_t     xs_type;    /* enum dss_xs_type */
+	int32_t     tgt_id;     /* where xs_type needs one */
+	uint64_t    stack_size; /* bytes, rounded up; 0: the default */
+	uint32_t    flags;      /* DSS_ULT_* */
+	uint32_t    period_ms;  /* not 0: func runs every so often until the ULT is aborted or its xstream stops; implies PERIODIC */
+};
+
+typedef int32_t (*dss_exec_func_t)(void *arg);
+
+#define DSS_COLL_LEFT_OUT 1 /* what co_reduce hears of a target that is not in the bitmap */
+
+/* A collective: the same work on the main xstreams of many targets. DAOS's struct of that name; co_func gets the target's
+ * argument beside the common one instead of looking it up. */
+struct dss_coll_ops {
+	/* Runs on each target's main xstream; 0 or a negative error. Not NULL. [xs:main] */
+	int32_t (*co_func)(void *f_args, void *st_arg);
+	/* On the caller, for every target in order: rc 0 or negative, or DSS_COLL_LEFT_OUT. May be NULL. [owner] */
+	void (*co_reduce)(void *aggregator, int32_t tgt_id, void *st_arg, int32_t rc);
+	/* On the caller, for each target in the bitmap; a negative answer is that target's result. May be NULL: st_arg is NULL. [owner] */
+	int32_t (*co_reduce_arg_alloc)(void *aggregator, int32_t tgt_id, void **st_arg);
+	/* On the caller, after co_reduce, where the allocation succeeded. Not NULL when there is an alloc. [owner] */
+	void (*co_reduce_arg_free)(void *aggregator, void *st_arg);
+};
+
+struct dss_coll_args {
+	void          *ca_func_args;
+	void          *ca_aggregator;
+	const uint8_t *ca_tgt_bitmap; /* a bit per target, least significant first; NULL: all. Targets past its end are left out */
+	uint32_t       ca_tgt_bitmap_sz; /* bytes */
+	uint32_t       ca_reserved;
+};
+
+/* The answer to a dss_rpc_call_wait(). Give it back with dss_rpc_answer_free(). */
+struct dss_rpc_answer {
+	int32_t        status; /* the handler's, or the engine's when there is no such handler or target: 0 or negative */
+	uint32_t       reserved;
+	const uint8_t *body;
+	uint64_t       body_len;
+	struct dss_buf bulk;     /* goes back with the answer unless the module takes it and leaves an empty one */
+	void          *owner;    /* the engine's; modules leave it alone */
+};
+
+#endif /* DSS_ABI_LEVEL >= 2 */
 
 /* ---- engine queries --------------------------------------------------------------------------------------------- */
 
@@ -326,6 +406,75 @@ struct dss_host {
 	struct dss_metric *(*metric_register)(const struct dss_module *self, int32_t type, const char *name, const char *help, int32_t tgt_id);
 	/* Adds to a counter, sets a gauge, records into a histogram. [any] */
 	void (*metric_record)(struct dss_metric *metric, double value);
+
+#if DSS_ABI_LEVEL >= 2
+	/* Creates a ULT that runs func(arg). ult: NULL detaches it; else a handle, to be given up with ult_free. [xs]
+	 * -DER_SHUTDOWN once the engine stops, -DER_NOMEM at a limit (ULTs, stacks, handles), -DER_AGAIN when the other xstream is
+	 * overloaded, -DER_INVAL without func or name and for an unknown kind or target. */
+	int32_t (*ult_create)(const struct dss_module *self, const struct dss_ult_attr *attr, dss_func_t func, void *arg, struct dss_ult **ult);
+	/* Runs func(arg) in a new ULT. Without done it waits and answers func's result [ult]; with done it does not wait, and the new
+	 * ULT calls done(done_arg) after func [xs]. Errors as ult_create; -DER_MISC when the ULT ended without a result. */
+	int32_t (*ult_execute)(const struct dss_module *self, const struct dss_ult_attr *attr, dss_exec_func_t func, void *arg, dss_func_t done, void *done_arg);
+	/* Creates a detached ULT on every xstream (main_only: on every main xstream) in id order; the kind and target of attr
+	 * are not looked at. Stops at the first failure; those before it run. [xs] Errors as ult_create. */
+	int32_t (*ult_create_all)(const struct dss_module *self, const struct dss_ult_attr *attr, dss_func_t func, void *arg, int32_t main_only);
+	/* Runs a collective and waits: in ULTs, or (tasklets) each part in one go without a stack of its own. The answer is the first
+	 * error in target order. -DER_INVAL without ops, args or co_func, and for an alloc without a free; -DER_CANCELED without targets. [ult] */
+	int32_t (*collective)(const struct dss_module *self, const struct dss_ult_attr *attr, const struct dss_coll_ops *ops, const struct dss_coll_args *args, int32_t tasklets);
+	/* Runs func(arg) in a ULT on this target's offload xstream and answers its result. [ult, xs:main] */
+	int32_t (*offload_exec)(const struct dss_module *self, const char *name, dss_exec_func_t func, void *arg);
+	/* Creates a detached ULT here. [xs:main, xs:sys] */
+	int32_t (*main_exec)(const struct dss_module *self, const char *name, dss_func_t func, void *arg);
+
+	/* Waits for a ULT's end: 0, or -DER_MISC when it did not come to the end of its function. Any number of times. [ult] */
+	int32_t (*ult_join)(struct dss_ult *ult);
+	/* Gives a handle up; a ULT that runs is detached. [any] */
+	int32_t (*ult_free)(struct dss_ult *ult);
+	/* Ends its dss_sleep(); nothing if it does not sleep or has ended. [xs] */
+	int32_t (*ult_wake)(struct dss_ult *ult);
+	/* Asks it to end: wakes it, ult_yield answers 1 from then on. It ends only where it asks. [xs] */
+	int32_t (*ult_abort)(struct dss_ult *ult);
+	/* A handle on the calling ULT, to be given up with ult_free; NULL at the limit. [ult] */
+	struct dss_ult *(*ult_self)(void);
+	/* 1: come to your end (aborted, or the xstream stops). Otherwise lets others run, and 0. [ult] */
+	int32_t (*ult_yield)(void);
+	/* Sleeps: 0 when the time was up, 1 when woken or aborted before. 0 ms, after an abort and on a stopping xstream it only yields. [ult] */
+	int32_t (*ult_sleep)(uint64_t ms);
+
+	/* Primitives: made on any xstream, used on all of them. At the bound of objects -DER_NOMEM. Those that wait do so for
+	 * timeout_ms (DSS_FOREVER: without end; 0: not at all) and answer -DER_TIMEDOUT; an abort does not end the wait. */
+	int32_t (*eventual_create)(const struct dss_module *self, struct dss_eventual **out); /* [xs] */
+	/* -DER_ALREADY when it is set. Wakes all who wait. [any] */
+	int32_t (*eventual_set)(struct dss_eventual *eventual, int64_t value);
+	int32_t (*eventual_wait)(struct dss_eventual *eventual, uint64_t timeout_ms, int64_t *value); /* value may be NULL. [ult] */
+	int32_t (*eventual_test)(struct dss_eventual *eventual, int64_t *value); /* 1: set, 0: not yet. [any] */
+	int32_t (*eventual_reset)(struct dss_eventual *eventual); /* unset again. [any] */
+	int32_t (*eventual_free)(struct dss_eventual *eventual);  /* who waits gets -DER_CANCELED. [any] */
+
+	int32_t (*mutex_create)(const struct dss_module *self, struct dss_mutex **out); /* [xs] */
+	int32_t (*mutex_lock)(struct dss_mutex *mutex, uint64_t timeout_ms); /* -DER_BUSY: this ULT holds it already. [ult] */
+	int32_t (*mutex_unlock)(struct dss_mutex *mutex); /* -DER_NO_PERM: this ULT does not hold it. [ult] */
+	int32_t (*mutex_free)(struct dss_mutex *mutex);   /* -DER_BUSY while it is held. [any] */
+
+	int32_t (*cond_create)(const struct dss_module *self, struct dss_cond **out); /* [xs] */
+	/* Unlocks the mutex and waits as one step; has the mutex again when it answers, -DER_TIMEDOUT included. [ult] */
+	int32_t (*cond_wait)(struct dss_cond *cond, struct dss_mutex *mutex, uint64_t timeout_ms);
+	int32_t (*cond_signal)(struct dss_cond *cond);    /* wakes the one that has waited longest. [any] */
+	int32_t (*cond_broadcast)(struct dss_cond *cond); /* [any] */
+	int32_t (*cond_free)(struct dss_cond *cond);      /* -DER_BUSY while somebody waits. [any] */
+
+	int32_t (*barrier_create)(const struct dss_module *self, uint32_t count, struct dss_barrier **out); /* [xs] */
+	int32_t (*barrier_wait)(struct dss_barrier *barrier); /* 1 for the last to come, 0 for the others; then it begins anew. [ult] */
+	int32_t (*barrier_free)(struct dss_barrier *barrier); /* -DER_BUSY while somebody waits. [any] */
+
+	/* An I/O, waited for: its result. io->done and io->arg are not looked at; the buffer is in io->buf again afterwards.
+	 * Waits for a place when the queue is full. Errors as bdev_submit, and those of the device. [ult, owner] */
+	int32_t (*bdev_io_wait)(struct dss_bdev *bdev, struct dss_bdev_io *io);
+	/* An RPC, waited for. 0: out is filled. Negative: it is not, the call was not made or has no answer. bulk moves when it is
+	 * not NULL, and is empty afterwards. [ult, serving] */
+	int32_t (*rpc_call_wait)(const struct dss_module *self, uint32_t tag, uint32_t opcode, const uint8_t *body, uint64_t body_len, struct dss_buf *bulk, struct dss_rpc_answer *out);
+	void (*rpc_answer_free)(struct dss_rpc_answer *answer); /* [any] */
+#endif
 };
 
 /* ---- the descriptor: what the module offers --------------------------------------------------------------------- */
@@ -409,6 +558,151 @@ static inline const struct dss_module_info *dss_get_module_info(void)
 {
 	return dss_host->module_info();
 }
+
+#if DSS_ABI_LEVEL >= 2
+
+/* In exactly one file of a module that uses what follows: DSS_MODULE_SELF(<name>_module). */
+extern const struct dss_module *const dss_self;
+#define DSS_MODULE_SELF(descriptor)                                                                                    \
+	extern struct dss_module         descriptor;                                                                   \
+	const struct dss_module *const dss_self = &descriptor
+
+/* The functions below have DAOS's names and arguments; a ULT is named after its function. */
+
+static inline int32_t dss_ult_create_named(const char *name, dss_func_t func, void *arg, int32_t xs_type, int32_t tgt_id, uint64_t stack_size, uint32_t flags, struct dss_ult **ult)
+{
+	struct dss_ult_attr attr = { name, xs_type, tgt_id, stack_size, flags, 0 };
+	return dss_host->ult_create(dss_self, &attr, func, arg, ult);
+}
+#define dss_ult_create(func, arg, xs_type, tgt_id, stack_size, ult)                                                    \
+	dss_ult_create_named(#func, func, arg, xs_type, tgt_id, stack_size, 0, ult)
+#define dss_ult_periodic(func, arg, xs_type, tgt_id, stack_size, ult)                                                  \
+	dss_ult_create_named(#func, func, arg, xs_type, tgt_id, stack_size, DSS_ULT_PERIODIC, ult)
+
+/* Runs func every period_ms milliseconds until it is aborted or its xstream stops. */
+static inline int32_t dss_ult_every_named(const char *name, dss_func_t func, void *arg, int32_t xs_type, int32_t tgt_id, uint32_t period_ms, struct dss_ult **ult)
+{
+	struct dss_ult_attr attr = { name, xs_type, tgt_id, 0, DSS_ULT_PERIODIC, period_ms };
+	return dss_host->ult_create(dss_self, &attr, func, arg, ult);
+}
+#define dss_ult_every(func, arg, xs_type, tgt_id, period_ms, ult)                                                      \
+	dss_ult_every_named(#func, func, arg, xs_type, tgt_id, period_ms, ult)
+
+static inline int32_t dss_ult_execute_named(const char *name, dss_exec_func_t func, void *arg, dss_func_t user_cb, void *cb_args, int32_t xs_type, int32_t tgt_id, uint64_t stack_size)
+{
+	struct dss_ult_attr attr = { name, xs_type, tgt_id, stack_size, 0, 0 };
+	return dss_host->ult_execute(dss_self, &attr, func, arg, user_cb, cb_args);
+}
+#define dss_ult_execute(func, arg, user_cb, cb_args, xs_type, tgt_id, stack_size)                                      \
+	dss_ult_execute_named(#func, func, arg, user_cb, cb_args, xs_type, tgt_id, stack_size)
+
+static inline int32_t dss_ult_create_all_named(const char *name, dss_func_t func, void *arg, int32_t main_only)
+{
+	struct dss_ult_attr attr = { name, DSS_XS_SELF, -1, 0, 0, 0 };
+	return dss_host->ult_create_all(dss_self, &attr, func, arg, main_only);
+}
+#define dss_ult_create_all(func, arg, main_only) dss_ult_create_all_named(#func, func, arg, main_only)
+
+#define dss_offload_exec(func, arg) dss_host->offload_exec(dss_self, #func, func, arg)
+#define dss_main_exec(func, arg) dss_host->main_exec(dss_self, #func, func, arg)
+
+/* flags: DSS_ULT_DEEP_STACK. */
+static inline int32_t dss_thread_collective_reduce(const struct dss_coll_ops *ops, const struct dss_coll_args *args, uint32_t flags)
+{
+	struct dss_ult_attr attr = { "collective", DSS_XS_VOS, -1, 0, flags, 0 };
+	return dss_host->collective(dss_self, &attr, ops, args, 0);
+}
+static inline int32_t dss_task_collective_reduce(const struct dss_coll_ops *ops, const struct dss_coll_args *args, uint32_t flags)
+{
+	struct dss_ult_attr attr = { "collective", DSS_XS_VOS, -1, 0, flags, 0 };
+	return dss_host->collective(dss_self, &attr, ops, args, 1);
+}
+
+struct dss_coll_plain {
+	dss_exec_func_t func;
+	void           *arg;
+};
+static inline int32_t dss_coll_plain_run(void *f_args, void *st_arg)
+{
+	const struct dss_coll_plain *plain = (const struct dss_coll_plain *)f_args;
+	(void)st_arg;
+	return plain->func(plain->arg);
+}
+static inline int32_t dss_coll_plain_all(dss_exec_func_t func, void *arg, uint32_t flags, int32_t tasklets)
+{
+	struct dss_coll_plain      plain = { func, arg };
+	const struct dss_coll_ops  ops = { func == NULL ? NULL : dss_coll_plain_run, NULL, NULL, NULL };
+	const struct dss_coll_args args = { &plain, NULL, NULL, 0, 0 };
+	return tasklets ? dss_task_collective_reduce(&ops, &args, flags) : dss_thread_collective_reduce(&ops, &args, flags);
+}
+static inline int32_t dss_thread_collective(dss_exec_func_t func, void *arg, uint32_t flags)
+{
+	return dss_coll_plain_all(func, arg, flags, 0);
+}
+static inline int32_t dss_task_collective(dss_exec_func_t func, void *arg, uint32_t flags)
+{
+	return dss_coll_plain_all(func, arg, flags, 1);
+}
+
+/* Bytes of a bitmap for tgt_nr targets. */
+#define DSS_COLL_BITMAP_SZ(tgt_nr) ((((uint32_t)(tgt_nr) - 1) >> 3) + 1)
+
+/* All tgt_nr targets but the nr excluded ones; bitmap holds DSS_COLL_BITMAP_SZ(tgt_nr) bytes. */
+static inline void dss_build_coll_bitmap(const uint32_t *exclude, uint32_t nr, uint32_t tgt_nr, uint8_t *bitmap)
+{
+	uint32_t i;
+
+	for (i = 0; i < DSS_COLL_BITMAP_SZ(tgt_nr); i++)
+		bitmap[i] = 0;
+	for (i = 0; i < tgt_nr; i++)
+		bitmap[i >> 3] = (uint8_t)(bitmap[i >> 3] | 1u << (i & 7));
+	for (i = 0; i < nr; i++)
+		if (exclude[i] < tgt_nr)
+			bitmap[exclude[i] >> 3] = (uint8_t)(bitmap[exclude[i] >> 3] & ~(1u << (exclude[i] & 7)));
+}
+
+/* True: come to your end. Also outside a ULT, so that a loop that does not belong there ends. */
+static inline int32_t dss_ult_yield(void)
+{
+	return dss_host->ult_yield() != 0;
+}
+static inline int32_t dss_sleep(uint64_t ms)
+{
+	return dss_host->ult_sleep(ms);
+}
+
+static inline int32_t dss_bdev_rw(struct dss_bdev *bdev, uint32_t op, uint32_t flags, uint64_t lba, uint32_t blocks, struct dss_buf *buf)
+{
+	const struct dss_buf none = { NULL, 0, 0, NULL };
+	struct dss_bdev_io   io = { op, flags, lba, blocks, 0, buf == NULL ? none : *buf, NULL, NULL };
+	int32_t              rc = dss_host->bdev_io_wait(bdev, &io);
+
+	if (buf != NULL)
+		*buf = io.buf;
+	return rc;
+}
+static inline int32_t dss_bdev_read(struct dss_bdev *bdev, uint64_t lba, uint32_t blocks, struct dss_buf *buf)
+{
+	return dss_bdev_rw(bdev, DSS_BDEV_READ, 0, lba, blocks, buf);
+}
+static inline int32_t dss_bdev_write(struct dss_bdev *bdev, uint64_t lba, uint32_t blocks, struct dss_buf *buf, uint32_t flags)
+{
+	return dss_bdev_rw(bdev, DSS_BDEV_WRITE, flags, lba, blocks, buf);
+}
+static inline int32_t dss_bdev_write_zeroes(struct dss_bdev *bdev, uint64_t lba, uint32_t blocks)
+{
+	return dss_bdev_rw(bdev, DSS_BDEV_WRITE_ZEROES, 0, lba, blocks, NULL);
+}
+static inline int32_t dss_bdev_unmap(struct dss_bdev *bdev, uint64_t lba, uint32_t blocks)
+{
+	return dss_bdev_rw(bdev, DSS_BDEV_UNMAP, 0, lba, blocks, NULL);
+}
+static inline int32_t dss_bdev_flush(struct dss_bdev *bdev)
+{
+	return dss_bdev_rw(bdev, DSS_BDEV_FLUSH, 0, 0, 0, NULL);
+}
+
+#endif /* DSS_ABI_LEVEL >= 2 */
 
 #endif /* KEEL_MODULE_NO_INLINES */
 

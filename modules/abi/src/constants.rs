@@ -3,9 +3,9 @@
 /// "KEEL" in little endian: first field of every descriptor.
 pub const DSS_ABI_MAGIC: u32 = 0x4c45_454b;
 /// Grows with every addition; a module needs at most the engine's level.
-pub const DSS_ABI_LEVEL: u32 = 1;
-/// Hash over names, types, offsets and sizes of the whole ABI.
-pub const DSS_ABI_FINGERPRINT: u64 = 0xa728_f244_d723_9591;
+pub const DSS_ABI_LEVEL: u32 = 2;
+/// Hash over names, types, offsets and sizes of the whole ABI at this level.
+pub const DSS_ABI_FINGERPRINT: u64 = 0xa648_896c_8dbb_9ad2;
 
 /// Bytes of a module's name, as in DAOS.
 pub const DSS_MODNAME_MAX_LEN: u32 = 32;
@@ -57,6 +57,20 @@ pub const DSS_XS_DRPC: i32 = 5;
 pub const DSS_TASK_PENDING: i32 = 0;
 /// The task is done.
 pub const DSS_TASK_READY: i32 = 1;
+
+/// In `dss_rpc_handler::flags`: the handler is called in a ULT of its own, so that it may wait.
+pub const DSS_RPC_ULT: u32 = 1;
+
+/// Housekeeping: does not count as busy, keeps no core from resting.
+pub const DSS_ULT_PERIODIC: u32 = 1;
+/// A stack of [`DSS_DEEP_STACK_SZ`] when `stack_size` is 0.
+pub const DSS_ULT_DEEP_STACK: u32 = 2;
+/// Bytes of a deep stack, as in DAOS.
+pub const DSS_DEEP_STACK_SZ: u32 = 65_536;
+/// A wait without end.
+pub const DSS_FOREVER: u64 = u64::MAX;
+/// What `co_reduce` hears of a target that is not in the bitmap.
+pub const DSS_COLL_LEFT_OUT: i32 = 1;
 
 /// Reads blocks into the buffer.
 pub const DSS_BDEV_READ: u32 = 0;

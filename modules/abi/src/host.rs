@@ -1,9 +1,11 @@
 //! What the engine offers: its table of functions. The tag in brackets says who may call each, and when.
 
 use crate::{
-    dss_bdev, dss_bdev_info, dss_bdev_io, dss_buf, dss_drpc, dss_drpc_info, dss_func_t, dss_module,
-    dss_module_info, dss_poller_fn_t, dss_query_done_t, dss_rpc, dss_rpc_done_t, dss_rpc_info,
-    dss_task_ops, dss_thread_local_storage, dss_waker,
+    dss_barrier, dss_bdev, dss_bdev_info, dss_bdev_io, dss_buf, dss_coll_args, dss_coll_ops,
+    dss_cond, dss_drpc, dss_drpc_info, dss_eventual, dss_exec_func_t, dss_func_t, dss_module,
+    dss_module_info, dss_mutex, dss_poller_fn_t, dss_query_done_t, dss_rpc, dss_rpc_answer,
+    dss_rpc_done_t, dss_rpc_info, dss_task_ops, dss_thread_local_storage, dss_ult, dss_ult_attr,
+    dss_waker,
 };
 use std::ffi::{c_char, c_void};
 
@@ -146,4 +148,115 @@ pub struct dss_host {
     ) -> *mut dss_metric,
     /// Adds to a counter, sets a gauge, records into a histogram. \[any\]
     pub metric_record: unsafe extern "C" fn(*mut dss_metric, f64),
+
+    // Level 2.
+    /// Creates a ULT with a stack of its own. \[xs\]
+    pub ult_create: unsafe extern "C" fn(
+        *const dss_module,
+        *const dss_ult_attr,
+        dss_func_t,
+        *mut c_void,
+        *mut *mut dss_ult,
+    ) -> i32,
+    /// Runs a function in a new ULT: waits for its result \[ult\], or calls back \[xs\].
+    pub ult_execute: unsafe extern "C" fn(
+        *const dss_module,
+        *const dss_ult_attr,
+        dss_exec_func_t,
+        *mut c_void,
+        dss_func_t,
+        *mut c_void,
+    ) -> i32,
+    /// Creates a ULT on every xstream, or on every main one. \[xs\]
+    pub ult_create_all: unsafe extern "C" fn(
+        *const dss_module,
+        *const dss_ult_attr,
+        dss_func_t,
+        *mut c_void,
+        i32,
+    ) -> i32,
+    /// Runs a collective and waits. \[ult\]
+    pub collective: unsafe extern "C" fn(
+        *const dss_module,
+        *const dss_ult_attr,
+        *const dss_coll_ops,
+        *const dss_coll_args,
+        i32,
+    ) -> i32,
+    /// Runs a function on this target's offload xstream and waits. \[ult, xs:main\]
+    pub offload_exec:
+        unsafe extern "C" fn(*const dss_module, *const c_char, dss_exec_func_t, *mut c_void) -> i32,
+    /// Creates a detached ULT here. \[xs:main, xs:sys\]
+    pub main_exec:
+        unsafe extern "C" fn(*const dss_module, *const c_char, dss_func_t, *mut c_void) -> i32,
+
+    /// Waits for a ULT's end. \[ult\]
+    pub ult_join: unsafe extern "C" fn(*mut dss_ult) -> i32,
+    /// Gives a handle up. \[any\]
+    pub ult_free: unsafe extern "C" fn(*mut dss_ult) -> i32,
+    /// Ends its sleep. \[xs\]
+    pub ult_wake: unsafe extern "C" fn(*mut dss_ult) -> i32,
+    /// Asks it to end. \[xs\]
+    pub ult_abort: unsafe extern "C" fn(*mut dss_ult) -> i32,
+    /// A handle on the calling ULT. \[ult\]
+    pub ult_self: unsafe extern "C" fn() -> *mut dss_ult,
+    /// 1: come to your end; otherwise lets others run, and 0. \[ult\]
+    pub ult_yield: unsafe extern "C" fn() -> i32,
+    /// Sleeps: 0 when the time was up, 1 when woken. \[ult\]
+    pub ult_sleep: unsafe extern "C" fn(u64) -> i32,
+
+    /// \[xs\]
+    pub eventual_create: unsafe extern "C" fn(*const dss_module, *mut *mut dss_eventual) -> i32,
+    /// Sets it, once, and wakes all who wait. \[any\]
+    pub eventual_set: unsafe extern "C" fn(*mut dss_eventual, i64) -> i32,
+    /// Waits for its value. \[ult\]
+    pub eventual_wait: unsafe extern "C" fn(*mut dss_eventual, u64, *mut i64) -> i32,
+    /// 1: set, 0: not yet. \[any\]
+    pub eventual_test: unsafe extern "C" fn(*mut dss_eventual, *mut i64) -> i32,
+    /// Unset again. \[any\]
+    pub eventual_reset: unsafe extern "C" fn(*mut dss_eventual) -> i32,
+    /// Who waits gets `-DER_CANCELED`. \[any\]
+    pub eventual_free: unsafe extern "C" fn(*mut dss_eventual) -> i32,
+
+    /// \[xs\]
+    pub mutex_create: unsafe extern "C" fn(*const dss_module, *mut *mut dss_mutex) -> i32,
+    /// \[ult\]
+    pub mutex_lock: unsafe extern "C" fn(*mut dss_mutex, u64) -> i32,
+    /// \[ult\]
+    pub mutex_unlock: unsafe extern "C" fn(*mut dss_mutex) -> i32,
+    /// \[any\]
+    pub mutex_free: unsafe extern "C" fn(*mut dss_mutex) -> i32,
+
+    /// \[xs\]
+    pub cond_create: unsafe extern "C" fn(*const dss_module, *mut *mut dss_cond) -> i32,
+    /// Unlocks, waits, locks. \[ult\]
+    pub cond_wait: unsafe extern "C" fn(*mut dss_cond, *mut dss_mutex, u64) -> i32,
+    /// Wakes the one that has waited longest. \[any\]
+    pub cond_signal: unsafe extern "C" fn(*mut dss_cond) -> i32,
+    /// Wakes all. \[any\]
+    pub cond_broadcast: unsafe extern "C" fn(*mut dss_cond) -> i32,
+    /// \[any\]
+    pub cond_free: unsafe extern "C" fn(*mut dss_cond) -> i32,
+
+    /// For so many. \[xs\]
+    pub barrier_create: unsafe extern "C" fn(*const dss_module, u32, *mut *mut dss_barrier) -> i32,
+    /// 1 for the last to come, 0 for the others. \[ult\]
+    pub barrier_wait: unsafe extern "C" fn(*mut dss_barrier) -> i32,
+    /// \[any\]
+    pub barrier_free: unsafe extern "C" fn(*mut dss_barrier) -> i32,
+
+    /// An I/O, waited for. \[ult, owner\]
+    pub bdev_io_wait: unsafe extern "C" fn(*mut dss_bdev, *mut dss_bdev_io) -> i32,
+    /// An RPC, waited for. \[ult, serving\]
+    pub rpc_call_wait: unsafe extern "C" fn(
+        *const dss_module,
+        u32,
+        u32,
+        *const u8,
+        u64,
+        *mut dss_buf,
+        *mut dss_rpc_answer,
+    ) -> i32,
+    /// Gives an answer back. \[any\]
+    pub rpc_answer_free: unsafe extern "C" fn(*mut dss_rpc_answer),
 }

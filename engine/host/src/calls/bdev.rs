@@ -4,8 +4,8 @@
 //! own poller.
 #![allow(unsafe_code, reason = "functions that modules call")]
 
-use super::buffer::{Covered, give};
-use crate::guard::{Place, bad_handle, coded, entry, module, place};
+use super::buffer::{Covered, give, taken};
+use crate::guard::{Place, bad_handle, coded, entry, module, place, ult as calling_ult};
 use crate::handles::Object;
 use crate::host::TargetShare;
 use crate::modules::ModuleEntry;
@@ -17,12 +17,28 @@ use module_abi::{
 };
 use slab::Slab;
 use spdk_bdev::{BdevError, BdevErrorKind, Completion, Geometry, IoQueue, Op, Reject, Request};
-use spdk_thread::{Period, PollResult, Poller};
+use spdk_thread::sync::Notify;
+use spdk_thread::{Period, PollResult, Poller, TaskWaker};
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 type Done = unsafe extern "C" fn(arg: *mut c_void, rc: i32, buf: dss_buf);
+
+/// Who hears of a completion.
+enum Waiter {
+    /// A call-back.
+    Call(Done, *mut c_void),
+    /// A ULT that sleeps on its stack.
+    Ult(Option<TaskWaker>),
+    /// The same, woken.
+    Ended(i32, dss_buf),
+    /// Nobody any more; the buffer goes back to the engine.
+    Gone,
+}
 
 /// Completions that one call of the poller passes on; the rest waits for the next turn.
 const REAP_MAX: usize = 256;
@@ -32,7 +48,9 @@ pub(crate) struct OpenShare {
     share: TargetShare,
     geometry: Geometry,
     queue: IoQueue,
-    waiting: RefCell<Slab<(Done, *mut c_void)>>,
+    waiting: RefCell<Slab<Waiter>>,
+    /// ULTs that wait for a place in the queue; each completion lets one try.
+    room: Notify,
     /// Holds the share while I/O is in flight; runs only then.
     poller: RefCell<Option<Poller>>,
     closed: Cell<bool>,
@@ -86,6 +104,21 @@ pub(crate) unsafe extern "C" fn submit(bdev: *mut dss_bdev, io: *const dss_bdev_
     })
 }
 
+pub(crate) unsafe extern "C" fn io_wait(bdev: *mut dss_bdev, io: *mut dss_bdev_io) -> i32 {
+    coded("bdev_io_wait", || {
+        let me = calling_ult("bdev_io_wait")?;
+        let here = place("bdev_io_wait", None, Place::Xstream)?;
+        let open = here.handles.with(bdev, |_, object| match object {
+            Object::Bdev(open) => Some(Rc::clone(open)),
+            _ => None,
+        });
+        let open = open.map_err(bad_handle("bdev_io_wait"))?;
+        // SAFETY: H1: the caller's until it returns.
+        let io = unsafe { io.as_mut() }.ok_or(Der::INVAL)?;
+        me.wait(open.io(io))
+    })
+}
+
 pub(crate) unsafe extern "C" fn close(bdev: *mut dss_bdev) {
     entry("bdev_close", (), || {
         let Ok(here) = place("bdev_close", None, Place::Xstream) else {
@@ -117,14 +150,14 @@ impl OpenShare {
             der_of(&error)
         })?;
         let geometry = share.descriptor.geometry();
-        let (waiting, poller, closed) = (RefCell::default(), RefCell::default(), Cell::new(false));
         let open = Rc::new(OpenShare {
             share,
             geometry,
             queue,
-            waiting,
-            poller,
-            closed,
+            waiting: RefCell::default(),
+            room: Notify::new(),
+            poller: RefCell::default(),
+            closed: Cell::new(false),
         });
         let mine = Rc::clone(&open);
         let name = task_name(module, c"share");
@@ -188,17 +221,37 @@ impl OpenShare {
         })
     }
 
-    fn submit(self: &Rc<Self>, io: &dss_bdev_io) -> Result<(), Der> {
-        let request = self.request(io)?;
+    fn submit(&self, io: &dss_bdev_io) -> Result<(), Der> {
         let done = io.done.ok_or(Der::INVAL)?;
-        let user = self.waiting.borrow_mut().insert((done, io.arg));
+        self.start(io, Waiter::Call(done, io.arg)).map(drop)
+    }
+
+    /// Where `waiter` will be told.
+    fn start(&self, io: &dss_bdev_io, waiter: Waiter) -> Result<usize, Der> {
+        let request = self.request(io)?;
+        let user = self.waiting.borrow_mut().insert(waiter);
         let request = request.with_user(user as u64);
         let submitted = self.offer(request, &io.buf);
         match submitted {
             Ok(()) => self.wake_poller(),
             Err(_) => drop(self.waiting.borrow_mut().remove(user)),
         }
-        submitted
+        submitted.map(|()| user)
+    }
+
+    /// An I/O from its submission to its end; the buffer is in `io` again then. While it waits for a place it is in `io`, too.
+    async fn io(&self, io: &mut dss_bdev_io) -> Result<(), Der> {
+        let user = loop {
+            match self.start(io, Waiter::Ult(None)) {
+                // Others fill the queue: the device's, and of this share nothing is in flight that could end.
+                Err(Der::AGAIN) if self.queue.in_flight() == 0 => spdk_thread::yield_now().await,
+                Err(Der::AGAIN) => self.room.notified().await,
+                started => break started?,
+            }
+        };
+        let (rc, buf) = Ending { share: self, user }.await;
+        io.buf = buf;
+        Der::check(rc)
     }
 
     /// To the device, with the module's buffer where the operation has data.
@@ -241,7 +294,6 @@ impl OpenShare {
     }
 
     fn complete(&self, completion: Completion) {
-        let (done, arg) = self.waiting.borrow_mut().remove(completion.user as usize);
         let rc = completion.result.map_or_else(
             |error| {
                 tracing::warn!(device = self.share.descriptor.name(), %error, "I/O failed");
@@ -250,8 +302,31 @@ impl OpenShare {
             |()| 0,
         );
         let buf = completion.buf.map_or(dss_buf::EMPTY, give);
-        // SAFETY: H3: once, on the xstream that submitted.
-        unsafe { done(arg, rc, buf) }
+        self.tell(completion.user as usize, rc, buf);
+        self.room.notify_one();
+    }
+
+    fn tell(&self, user: usize, rc: i32, buf: dss_buf) {
+        let mut waiting = self.waiting.borrow_mut();
+        match &mut waiting[user] {
+            Waiter::Ult(waker) => {
+                let waker = waker.take();
+                waiting[user] = Waiter::Ended(rc, buf);
+                drop(waiting);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+            Waiter::Call(..) | Waiter::Ended(..) | Waiter::Gone => {
+                let waiter = waiting.remove(user);
+                drop(waiting);
+                match waiter {
+                    // SAFETY: H3: once, on the xstream that submitted.
+                    Waiter::Call(done, arg) => unsafe { done(arg, rc, buf) },
+                    _ => drop(taken("bdev_io_wait", &buf)),
+                }
+            }
+        }
     }
 
     fn rest(&self) {
@@ -267,6 +342,45 @@ impl OpenShare {
         self.closed.set(true);
         if self.queue.in_flight() == 0 {
             self.rest();
+        }
+    }
+}
+
+/// A submitted I/O that a ULT waits for.
+struct Ending<'a> {
+    share: &'a OpenShare,
+    user: usize,
+}
+
+impl Future for Ending<'_> {
+    type Output = (i32, dss_buf);
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut waiting = self.share.waiting.borrow_mut();
+        match &mut waiting[self.user] {
+            Waiter::Ended(rc, buf) => {
+                let ended = (*rc, std::mem::replace(buf, dss_buf::EMPTY));
+                Poll::Ready(ended)
+            }
+            waiter => {
+                *waiter = Waiter::Ult(Some(TaskWaker::from_cx(cx, "block I/O")));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.share.waiting.borrow_mut();
+        if matches!(waiting[self.user], Waiter::Ult(_)) {
+            waiting[self.user] = Waiter::Gone;
+            return;
+        }
+        let ended = waiting.remove(self.user);
+        drop(waiting);
+        if let Waiter::Ended(_, buf) = ended {
+            drop(taken("bdev_io_wait", &buf)); // empty when it was seen
         }
     }
 }

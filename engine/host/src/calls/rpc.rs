@@ -5,23 +5,78 @@
 
 use super::buffer::{Covered, give, taken};
 use super::undelivered::{is_offering, offering};
-use crate::guard::{Place, bad_handle, coded, entry, module, place, serving};
+use crate::guard::{Place, bad_handle, coded, entry, module, place, serving, ult as calling_ult};
 use crate::handles::Object;
+use crate::here::Here;
 use crate::modules::{ModuleEntry, ModuleState};
 use crate::names::task_name;
+use crate::shared::{self, Shared};
+use crate::ult::{Spec, run};
 use daos_errno::Der;
 use engine_rpc::{Opcode, Request, RpcHandler};
 use engine_xstream::sched::{Attr, Class, Flags, PoolId};
 use module_abi::{
-    DSS_RPC_BODY_MAX, DSS_RPC_BULK_MAX, dss_buf, dss_module, dss_req_attr, dss_rpc, dss_rpc_done_t,
-    dss_rpc_info,
+    DSS_RPC_BODY_MAX, DSS_RPC_BULK_MAX, dss_buf, dss_module, dss_req_attr, dss_rpc, dss_rpc_answer,
+    dss_rpc_done_t, dss_rpc_info,
 };
-use std::ffi::c_void;
+use std::ffi::{CString, c_void};
+use std::rc::Rc;
+use std::sync::Arc;
 
 /// A module's handler in the engine's registry.
 pub(crate) struct Served {
-    pub(crate) module: &'static ModuleEntry,
-    pub(crate) function: unsafe extern "C" fn(*mut dss_rpc),
+    module: &'static ModuleEntry,
+    function: unsafe extern "C" fn(*mut dss_rpc),
+    /// The name of the ULT that each request gets, if it gets one.
+    ult: Option<&'static str>,
+}
+
+impl Served {
+    pub(crate) fn new(
+        module: &'static ModuleEntry,
+        function: unsafe extern "C" fn(*mut dss_rpc),
+        ult: Option<&str>,
+    ) -> Served {
+        let name = ult.map(|name| CString::new(name).unwrap_or_default());
+        let ult = name.map(|name| task_name(module, &name));
+        Served {
+            module,
+            function,
+            ult,
+        }
+    }
+
+    /// A ULT of its own for a request, which is answered when there is none.
+    fn serve_in_ult(&self, here: &Rc<Here>, name: &'static str, handle: *mut dss_rpc) {
+        let (function, request) = (self.function, handle.addr());
+        let spec = Spec {
+            module: self.module,
+            name,
+            stack_size: 0,
+            quiet: false,
+            period_ns: 0,
+        };
+        let body = move || {
+            // SAFETY: H2: on the xstream of the request's tag.
+            unsafe { function(std::ptr::without_provenance_mut(request)) };
+            0
+        };
+        let made = engine_xstream::current().ok_or(Der::MISC).and_then(|here| {
+            let make = |request| run(spec, request, Arc::default(), body);
+            here.create(name, make).map_err(|error| error.der())
+        });
+        match made {
+            Ok((ult, _)) => ult.detach(),
+            Err(der) => {
+                let taken = here
+                    .handles
+                    .take(handle, |object| matches!(object, Object::Rpc(_)));
+                if let Ok((_, Object::Rpc(request))) = taken {
+                    request.reply_error(der);
+                }
+            }
+        }
+    }
 }
 
 impl RpcHandler for Served {
@@ -35,8 +90,11 @@ impl RpcHandler for Served {
             return request.reply_error(Der::MISC);
         };
         match here.handles.insert(self.module, Object::Rpc(request)) {
-            // SAFETY: H2: on the xstream of the request's tag.
-            Ok(handle) => unsafe { (self.function)(handle) },
+            Ok(handle) => match self.ult {
+                // SAFETY: H2: on the xstream of the request's tag.
+                None => unsafe { (self.function)(handle) },
+                Some(name) => self.serve_in_ult(&here, name, handle),
+            },
             Err(Object::Rpc(request)) => request.reply_error(Der::NOMEM),
             Err(_) => {}
         }
@@ -135,7 +193,13 @@ pub(crate) unsafe extern "C" fn reply(
             .take(rpc, |object| matches!(object, Object::Rpc(_)));
         if let Ok((_, Object::Rpc(request))) = request.map_err(bad_handle("rpc_reply")) {
             // SAFETY: H1.
-            request.reply(rc.min(0), unsafe { bytes(body, len) }, bulk);
+            let body = unsafe { bytes(body, len) };
+            // The answer takes the request's memory: what a module answers out of the request leaves it first.
+            if request.body().as_ptr_range().contains(&body.as_ptr()) {
+                let copy = body.to_vec();
+                return request.reply(rc.min(0), &copy, bulk);
+            }
+            request.reply(rc.min(0), body, bulk);
         }
     });
 }
@@ -176,6 +240,82 @@ pub(crate) unsafe extern "C" fn call(
             .map(|handle| handle.detach())
             .map_err(|error| error.der())
     })
+}
+
+pub(crate) unsafe extern "C" fn call_wait(
+    this: *const dss_module,
+    tag: u32,
+    opcode: u32,
+    body: *const u8,
+    len: u64,
+    bulk: *mut dss_buf,
+    out: *mut dss_rpc_answer,
+) -> i32 {
+    coded("rpc_call_wait", || {
+        let module = module("rpc_call_wait", this)?;
+        let me = calling_ult("rpc_call_wait")?;
+        let here = place("rpc_call_wait", Some(module), Place::Xstream)?;
+        serving("rpc_call_wait", module)?;
+        let mut none = dss_buf::EMPTY;
+        // SAFETY: H1: NULL or the caller's.
+        let bulk = unsafe { bulk.as_mut() }.unwrap_or(&mut none);
+        if out.is_null() {
+            return Err(Der::INVAL);
+        }
+        if len > u64::from(DSS_RPC_BODY_MAX) || bulk.len > u64::from(DSS_RPC_BULK_MAX) {
+            return Err(Der::OVERFLOW);
+        }
+        Covered::of(bulk)?;
+        shared::room(here.info.dmi_xs_id)?;
+        // SAFETY: H1.
+        let body = unsafe { bytes(body, len) }.to_vec();
+        let sent = taken("rpc_call_wait", &std::mem::replace(bulk, dss_buf::EMPTY)).map(|buf| {
+            let len = buf.len();
+            (buf, len)
+        });
+        let reply = me.wait(engine_rpc::call(tag, Opcode::from(opcode), body, sent))?;
+        let kept = Shared::Answer(reply.body);
+        let owner = shared::insert(here.info.dmi_xs_id, module, kept)?;
+        let (body, body_len) = shared::get(owner, |object| match object {
+            Shared::Answer(body) => Some((body.as_ptr(), body.len() as u64)),
+            _ => None,
+        })?;
+        let bulk = reply.bulk.map_or(dss_buf::EMPTY, |(mut buf, len)| {
+            buf.set_len(len.min(buf.capacity()));
+            give(buf)
+        });
+        let answer = dss_rpc_answer {
+            status: reply.status,
+            reserved: 0,
+            body,
+            body_len,
+            bulk,
+            owner,
+        };
+        // SAFETY: H1.
+        unsafe { out.write(answer) };
+        Ok(())
+    })
+}
+
+pub(crate) unsafe extern "C" fn answer_free(answer: *mut dss_rpc_answer) {
+    entry("rpc_answer_free", (), || {
+        // SAFETY: H1: NULL or the caller's.
+        let Some(answer) = (unsafe { answer.as_mut() }) else {
+            return;
+        };
+        let bulk = std::mem::replace(&mut answer.bulk, dss_buf::EMPTY);
+        drop(taken("rpc_answer_free", &bulk));
+        let owner = std::mem::replace(&mut answer.owner, std::ptr::null_mut());
+        (answer.body, answer.body_len) = (std::ptr::null(), 0);
+        if owner.is_null() {
+            return; // given back before
+        }
+        let kept = shared::take(owner, |object| {
+            matches!(object, Shared::Answer(_)).then_some(Ok(()))
+        });
+        let _ = kept.map_err(bad_handle("rpc_answer_free"));
+    });
 }
 
 /// Bulk data on its way; still the module's when the task was refused.

@@ -97,7 +97,7 @@ pub(crate) unsafe extern "C" fn tasklet(
 }
 
 /// The xstream for a kind of work.
-fn serves(
+pub(super) fn serves(
     module: &ModuleEntry,
     set: Option<&Xstreams>,
     kind: XsType,

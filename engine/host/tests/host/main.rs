@@ -10,3 +10,7 @@ mod probe;
 mod raw;
 mod registration;
 mod sdk;
+mod ult_io;
+mod ult_life;
+mod ult_sync;
+mod ults;

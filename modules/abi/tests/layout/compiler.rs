@@ -56,8 +56,9 @@ pub fn measure(header: &Header) -> Layout {
 }
 
 fn program(header: &Header) -> String {
-    let mut c = String::from(
-        "#include <stdio.h>\n#include \"engine_module.h\"\nDSS_MODULE_HOST();\nint main(void)\n{\n",
+    let mut c = format!(
+        "#include <stdio.h>\n#define DSS_ABI_LEVEL {}u\n#include \"engine_module.h\"\nDSS_MODULE_HOST();\nint main(void)\n{{\n",
+        header.level
     );
     for s in &header.structs {
         let name = &s.name;
@@ -76,8 +77,8 @@ fn program(header: &Header) -> String {
         }
     }
     for name in &header.constants {
-        // Enumerators may be negative; only the fingerprint needs all 64 bits.
-        let (format, cast) = if name == "DSS_ABI_FINGERPRINT" {
+        // Enumerators may be negative; only these two need all 64 bits.
+        let (format, cast) = if ["DSS_ABI_FINGERPRINT", "DSS_FOREVER"].contains(&name.as_str()) {
             ("%llu", "unsigned long long")
         } else {
             ("%lld", "long long")

@@ -7,6 +7,7 @@ pub struct Header {
     pub structs: Vec<Struct>,
     pub constants: Vec<String>,
     pub typedefs: Vec<(String, String)>, // name, normalised text
+    pub level: u32,
 }
 
 pub struct Struct {
@@ -19,7 +20,8 @@ pub fn path() -> std::path::PathBuf {
 }
 
 impl Header {
-    pub fn read() -> Self {
+    /// As a module of that level sees it.
+    pub fn read(level: u32) -> Self {
         let text = std::fs::read_to_string(path()).expect("the header is readable");
         let text = without_comments(&text);
         let text = text.split("#ifndef KEEL_MODULE_NO_INLINES").next().unwrap();
@@ -27,11 +29,21 @@ impl Header {
             structs: vec![],
             constants: vec![],
             typedefs: vec![],
+            level,
         };
         let mut declarations = String::new();
+        let mut seen = vec![]; // of each #if around the line: whether it is taken
         for line in text.lines() {
-            match line.trim().strip_prefix('#') {
-                Some(directive) => header.constants.extend(defined_constant(directive)),
+            let directive = line.trim().strip_prefix('#').map(str::trim);
+            match directive.map(|d| d.split_whitespace().next().unwrap_or_default()) {
+                Some("if") => seen.push(condition(directive.unwrap(), level)),
+                Some("ifdef" | "ifndef") => seen.push(true),
+                Some("else") => *seen.last_mut().unwrap() ^= true,
+                Some("endif") => drop(seen.pop()),
+                _ if seen.contains(&false) => {}
+                Some(_) => header
+                    .constants
+                    .extend(defined_constant(directive.unwrap())),
                 None => declarations.push_str(&(line.to_owned() + "\n")),
             }
         }
@@ -87,6 +99,13 @@ fn without_comments(text: &str) -> String {
         rest = &rest[start + rest[start..].find("*/").expect("a comment ends") + 2..];
     }
     out + rest
+}
+
+/// `if DSS_ABI_LEVEL >= N`, the only condition that the header uses.
+fn condition(directive: &str, level: u32) -> bool {
+    let least = directive.strip_prefix("if DSS_ABI_LEVEL >= ");
+    let least = least.unwrap_or_else(|| panic!("what is this condition? {directive}"));
+    level >= least.parse().unwrap()
 }
 
 /// `define NAME value` with a value and no arguments.

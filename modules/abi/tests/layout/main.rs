@@ -10,7 +10,7 @@ use header::Header;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-static HEADER: LazyLock<Header> = LazyLock::new(Header::read);
+static HEADER: LazyLock<Header> = LazyLock::new(|| Header::read(module_abi::DSS_ABI_LEVEL));
 static C: LazyLock<Layout> = LazyLock::new(|| compiler::measure(&HEADER));
 
 #[test]
@@ -86,6 +86,32 @@ fn the_fingerprint_is_that_of_the_layout() {
         computed, literal,
         "the ABI changed: put {computed:#018x} into DSS_ABI_FINGERPRINT of include/engine_module.h and src/constants.rs \
          (and raise DSS_ABI_LEVEL when modules in the field need to tell)"
+    );
+}
+
+#[test]
+fn every_earlier_level_is_still_in_the_header_unchanged() {
+    for known in module_abi::ABI_LEVELS {
+        let header = Header::read(known.level);
+        let layout = compiler::measure(&header);
+        let computed = header::fingerprint(&header, &layout);
+        assert_eq!(
+            (computed, layout.structs["dss_module"].size),
+            (known.fingerprint, known.module_size),
+            "what a module of level {} uses has changed; a level only adds, behind `#if DSS_ABI_LEVEL >= n`",
+            known.level
+        );
+        // Its table is the beginning of ours.
+        let (theirs, ours) = (
+            &layout.structs["dss_host"].fields,
+            &C.structs["dss_host"].fields,
+        );
+        assert_eq!(theirs[..], ours[..theirs.len()], "level {}", known.level);
+    }
+    let levels = module_abi::ABI_LEVELS.map(|known| known.level);
+    assert!(
+        levels.iter().copied().eq(1..=module_abi::DSS_ABI_LEVEL),
+        "{levels:?}"
     );
 }
 

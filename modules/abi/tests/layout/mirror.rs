@@ -45,7 +45,17 @@ pub fn structs() -> Vec<Struct> {
         dss_rpc_proto { version, count, handlers }
         dss_drpc_info { module, method, sequence, body, body_len }
         dss_drpc_handler { module_id, reserved, handler }
-        dss_host { size, level, log, log_enabled, now_ns, tls_get, module_info, shutting_down, task_spawn, tasklet, timer_arm, timer_free, poller_register, poller_unregister, buf_alloc, buf_free, bdev_open, bdev_submit, bdev_close, rpc_info, rpc_bulk, rpc_reply, rpc_call, drpc_info, drpc_reply, done, query, metric_register, metric_record }
+        dss_host { size, level, log, log_enabled, now_ns, tls_get, module_info, shutting_down, task_spawn, tasklet, timer_arm, timer_free, poller_register, poller_unregister, buf_alloc, buf_free, bdev_open, bdev_submit, bdev_close, rpc_info, rpc_bulk, rpc_reply, rpc_call, drpc_info, drpc_reply, done, query, metric_register, metric_record,
+            ult_create, ult_execute, ult_create_all, collective, offload_exec, main_exec,
+            ult_join, ult_free, ult_wake, ult_abort, ult_self, ult_yield, ult_sleep,
+            eventual_create, eventual_set, eventual_wait, eventual_test, eventual_reset, eventual_free,
+            mutex_create, mutex_lock, mutex_unlock, mutex_free,
+            cond_create, cond_wait, cond_signal, cond_broadcast, cond_free,
+            barrier_create, barrier_wait, barrier_free, bdev_io_wait, rpc_call_wait, rpc_answer_free }
+        dss_ult_attr { name, xs_type, tgt_id, stack_size, flags, period_ms }
+        dss_coll_ops { co_func, co_reduce, co_reduce_arg_alloc, co_reduce_arg_free }
+        dss_coll_args { ca_func_args, ca_aggregator, ca_tgt_bitmap, ca_tgt_bitmap_sz, ca_reserved }
+        dss_rpc_answer { status, reserved, body, body_len, bulk, owner }
         dss_req_attr { r#type, flags, timeout_ms, reserved, pool_uuid }
         dss_module { sm_magic, sm_size, sm_fingerprint, sm_level, sm_mod_id, sm_ver, sm_reserved, sm_name, sm_facs, sm_host, sm_key, sm_init, sm_fini, sm_setup, sm_cleanup, sm_proto_count, sm_reserved2, sm_proto, sm_drpc_handlers, sm_get_req_attr, sm_needs, sm_provides, sm_about }
     }
@@ -76,6 +86,12 @@ pub fn constants() -> Vec<(&'static str, i128)> {
         DAOS_SERVER_TAG,
         DSS_TASK_PENDING,
         DSS_TASK_READY,
+        DSS_RPC_ULT,
+        DSS_ULT_PERIODIC,
+        DSS_ULT_DEEP_STACK,
+        DSS_DEEP_STACK_SZ,
+        DSS_FOREVER,
+        DSS_COLL_LEFT_OUT,
         DSS_BDEV_FUA,
         DSS_XS_SELF,
         DSS_XS_VOS,
@@ -117,6 +133,7 @@ pub fn function_types() -> Vec<(&'static str, usize)> {
     function_types![
         dss_bdev_done_t,
         dss_drpc_handler_t,
+        dss_exec_func_t,
         dss_func_t,
         dss_poller_fn_t,
         dss_query_done_t,

@@ -1,0 +1,137 @@
+//! ULTs of modules on stacks of their own: what runs one, and which one runs.
+
+use crate::modules::ModuleEntry;
+use crate::shared::UltHandle;
+use crate::stack;
+use crate::sync::{Eventual, UltKey};
+use daos_errno::Der;
+use engine_xstream::{Beat, UltRequest};
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+thread_local! {
+    static RUNNING: RefCell<Option<Rc<Running>>> = const { RefCell::new(None) };
+}
+
+/// The ULT of a module whose code runs now.
+pub(crate) struct Running {
+    pub(crate) module: &'static ModuleEntry,
+    /// Who it is to a mutex.
+    pub(crate) key: UltKey,
+    pub(crate) request: UltRequest,
+    ended: Arc<Eventual>,
+}
+
+impl Running {
+    /// For a handle on itself.
+    pub(crate) fn handle(&self) -> UltHandle {
+        UltHandle {
+            address: self.request.address(),
+            ended: Arc::clone(&self.ended),
+        }
+    }
+
+    /// Waits on the ULT's own stack.
+    pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
+        stack::wait(future)
+    }
+}
+
+/// The calling ULT; `None` in a message, a poller, an async task, and off xstreams.
+pub(crate) fn running() -> Option<Rc<Running>> {
+    RUNNING.with_borrow(Clone::clone)
+}
+
+/// What a module asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Spec {
+    pub(crate) module: &'static ModuleEntry,
+    pub(crate) name: &'static str,
+    /// Bytes; 0: the default.
+    pub(crate) stack_size: usize,
+    /// Its polls do not count as work.
+    pub(crate) quiet: bool,
+    /// 0: `body` runs once.
+    pub(crate) period_ns: u64,
+}
+
+/// Runs `body` on a stack of its own; the result is its last answer, or `DER_NOMEM` without a stack and `DER_MISC` when it
+/// did not come to its end. `ended` hears it, too. On the ULT's xstream.
+pub(crate) async fn run(
+    spec: Spec,
+    request: UltRequest,
+    ended: Arc<Eventual>,
+    body: impl FnMut() -> i32 + 'static,
+) -> i32 {
+    static KEYS: AtomicU64 = AtomicU64::new(1);
+    let mut told = Told(ended, Der::MISC.neg());
+    let running = Rc::new(Running {
+        module: spec.module,
+        key: UltKey(KEYS.fetch_add(1, Ordering::Relaxed)),
+        request,
+        ended: Arc::clone(&told.0),
+    });
+    let own = Rc::clone(&running);
+    let ult = stack::ult(spec.name, spec.stack_size, move || repeat(spec, &own, body));
+    told.1 = match ult {
+        Ok(ult) if spec.quiet => spdk_thread::quiet(Scoped { running, ult }).await,
+        Ok(ult) => Scoped { running, ult }.await,
+        Err(der) => {
+            tracing::warn!(module = spec.module.name, ult = spec.name, %der, "no stack for a ULT");
+            der.neg()
+        }
+    };
+    told.1
+}
+
+/// The function, once or on its beat; on the ULT's stack.
+fn repeat(spec: Spec, running: &Running, mut body: impl FnMut() -> i32) -> i32 {
+    if spec.period_ns == 0 {
+        return body();
+    }
+    let mut beat = Beat::new(spec.period_ns);
+    let mut goes_on = !running.request.must_stop();
+    let mut rc = 0;
+    while goes_on {
+        rc = body();
+        goes_on = running.wait(beat.wait(&running.request));
+    }
+    rc
+}
+
+/// Tells how the ULT ended, also when it is dropped before.
+struct Told(Arc<Eventual>, i32);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let _ = self.0.set(i64::from(self.1)); // once: nobody else sets it
+    }
+}
+
+/// Makes the ULT the running one while its stack is in use.
+struct Scoped<F> {
+    running: Rc<Running>,
+    ult: F,
+}
+
+impl<F: Future<Output = Option<i32>> + Unpin> Future for Scoped<F> {
+    type Output = i32;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<i32> {
+        struct Reset(Option<Rc<Running>>);
+        impl Drop for Reset {
+            fn drop(&mut self) {
+                let ours = RUNNING.replace(self.0.take());
+                drop(ours);
+            }
+        }
+        let _reset = Reset(RUNNING.replace(Some(Rc::clone(&self.running))));
+        let ended = Pin::new(&mut self.ult).poll(cx);
+        ended.map(|rc| rc.unwrap_or(Der::MISC.neg()))
+    }
+}
