@@ -10,6 +10,7 @@
 //! | [`message`] | messages from one core to another: throughput, ping-pong |
 //! | [`ult`] | creating, running and joining an async ULT; yielding |
 //! | [`drpc`] | a dRPC round trip beside a bare socket ping-pong |
+//! | [`nvme`] | the NVMe driver's own time per I/O, over an emulated controller |
 //! | [`tls`] | reading a value of per-xstream storage |
 
 pub mod bdev;
@@ -18,6 +19,7 @@ mod histogram;
 pub mod idle;
 mod lane;
 pub mod message;
+pub mod nvme;
 pub mod tls;
 pub mod ult;
 

@@ -286,6 +286,8 @@ pub(crate) enum Bench {
     Tls(BenchSeconds),
     /// A 64-byte dRPC echo beside a bare SOCK_SEQPACKET ping-pong.
     Drpc(BenchSeconds),
+    /// The NVMe driver over an emulated controller: its own time per I/O, without the device's.
+    Nvme(BenchNvme),
 }
 
 #[derive(Args)]
@@ -302,6 +304,19 @@ pub(crate) struct BenchIdle {
     pub(crate) idle_latency_us: u64,
 
     /// How long each measurement runs.
+    #[arg(long, default_value_t = 3.0, value_parser = parse_seconds)]
+    pub(crate) seconds: f64,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchNvme {
+    /// Bytes of one I/O, a multiple of 512, up to 128 KiB.
+    #[arg(long, default_value = "4KiB", value_parser = parse_size)]
+    pub(crate) io_size: u64,
+    /// I/Os in flight.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) queue_depth: u32,
+    /// How long it runs.
     #[arg(long, default_value_t = 3.0, value_parser = parse_seconds)]
     pub(crate) seconds: f64,
 }

@@ -73,7 +73,7 @@ impl DmaMemory {
     }
 
     /// Gives the range to the device for ever: it may still write, and nobody can stop it.
-    pub fn leak(mut self) {
+    pub fn leak(&mut self) {
         #[expect(
             clippy::mem_forget,
             reason = "a device that could not be stopped may write here at any time"

@@ -190,7 +190,7 @@ mod tests {
         }
         drop(memory);
         assert!(space.write(iova, &[1]).is_err(), "dropped by the driver");
-        let leaked = space.alloc(64).unwrap();
+        let mut leaked = space.alloc(64).unwrap();
         let iova = leaked.iova();
         leaked.leak();
         assert_eq!(

@@ -1,14 +1,15 @@
-//! `keel bench bdev|message|idle|ult|tls|drpc`: runs in this process, needs no engine.
+//! `keel bench bdev|message|idle|ult|tls|drpc|nvme`: runs in this process, needs no engine.
 
-use engine_bench::{Latency, bdev, drpc, idle, message, tls, ult};
+use engine_bench::{Latency, bdev, drpc, idle, message, nvme, tls, ult};
 
-use crate::cli::{Bench, BenchBdev, Cli};
+use crate::cli::{Bench, BenchBdev, BenchNvme, Cli};
 use crate::error::{CliError, Exit};
 use crate::output::show;
 
 pub(crate) fn run(cli: &Cli, command: &Bench) -> Result<(), CliError> {
     match command {
         Bench::Bdev(options) => bdev(cli, options),
+        Bench::Nvme(options) => nvme(cli, options),
         Bench::Message(options) => show(
             cli.output,
             &message::run(options.seconds).map_err(failed)?,
@@ -98,6 +99,21 @@ fn bdev(cli: &Cli, options: &BenchBdev) -> Result<(), CliError> {
             latency(&r.latency_us),
             r.cpu_seconds,
             r.seconds
+        )
+    })
+}
+
+fn nvme(cli: &Cli, options: &BenchNvme) -> Result<(), CliError> {
+    let options = nvme::Options {
+        queue_depth: options.queue_depth,
+        io_size: u32::try_from(options.io_size).unwrap_or(u32::MAX),
+        seconds: options.seconds,
+    };
+    let report = nvme::run(&options).map_err(failed)?;
+    show(cli.output, &report, |r| {
+        format!(
+            "{:.1} ns per I/O (submit {:.1}, complete {:.1}; best tenth of the rounds {:.1})\nattach with 8 queue pairs {:.2} ms",
+            r.overhead_ns, r.submit_ns, r.complete_ns, r.best_tenth_ns, r.attach_ms
         )
     })
 }
