@@ -8,6 +8,7 @@
 //!   [`IoSpace`] is the memory side of an emulated one.
 //! * [`Notifier`]: an eventfd that costs one load while nobody sleeps.
 //! * [`CpuPause`]: a moment's wait that keeps the core.
+//! * [`OsThread`], [`sample_stack`]: another OS thread of the process seen from outside.
 //! * [`Uring`]: io_uring whose operations own their buffers.
 //!
 //! Neighbours: below it nothing of ours but `spdk_ring`; above it `spdk_reactor` and the block devices. SPDK: `lib/env_dpdk`.
@@ -21,7 +22,9 @@ mod dma;
 mod manual_clock;
 pub mod mmio;
 mod notifier;
+mod os_thread;
 mod pause;
+mod stack_sample;
 mod uring;
 
 pub use clock::Clock;
@@ -33,5 +36,7 @@ pub use dma::{
 };
 pub use manual_clock::ManualClock;
 pub use notifier::Notifier;
+pub use os_thread::{OsThread, OsThreadTimes};
 pub use pause::CpuPause;
+pub use stack_sample::{STACK_BYTES, SampleError, StackSample, sample_stack};
 pub use uring::{TaskRun, Uring, UringError, UringOp};
