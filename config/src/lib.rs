@@ -19,7 +19,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `engine`, `device`, `services` | the sections of the file |
+//! | `engine`, `device`, `services`, `watchdog` | the sections of the file |
 //! | `size` | `"64MiB"` |
 //! | `tree` | the parsed text with the place of every key |
 //! | `shape`, `words` | what the file may look like, from the JSON schema |
@@ -43,6 +43,7 @@ mod shape;
 mod size;
 mod tree;
 mod validate;
+mod watchdog;
 mod words;
 
 use std::sync::Arc;
@@ -59,6 +60,7 @@ pub use machine::{Machine, PathInfo, PathKind};
 pub use services::{Drpc, LogFormat, Modules, Rpc, Telemetry};
 pub use shape::schema_json;
 pub use size::ByteSize;
+pub use watchdog::Watchdog;
 
 /// The configuration of one engine.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -81,6 +83,9 @@ pub struct Config {
 
     /// Metrics and logs.
     pub telemetry: Telemetry,
+
+    /// What counts as stuck, and what happens then.
+    pub watchdog: Watchdog,
 
     /// The block devices, in order. As many devices as targets: target 0 gets the first, target 1 the second, and so on. Fewer:
     /// the targets must divide evenly, and consecutive targets share a device in equal slices.

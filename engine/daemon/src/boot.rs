@@ -15,6 +15,7 @@ use engine_rpc::RpcServer;
 use engine_telemetry::MetricsServer;
 use engine_telemetry::log::LogControl;
 use engine_tls::KeyRegistry;
+use engine_watchdog::Watchdog;
 use engine_xstream::{Core, Layout, StartOptions, Xstream, XstreamSet};
 use spdk_env::cpu::Topology;
 use spdk_reactor::ReactorSet;
@@ -27,6 +28,7 @@ use crate::events::{Event, Events};
 use crate::identity::Identity;
 use crate::phases::Phases;
 use crate::state::{Engine, ModuleEntry, Parts, Running, State};
+use crate::watch;
 use crate::wiring;
 
 /// How long the control server may take to answer that it heard of us.
@@ -44,6 +46,7 @@ pub(crate) struct Booted {
     pub(crate) host: Host,
     pub(crate) modules: Modules,
     pub(crate) xstreams: Option<XstreamSet>,
+    pub(crate) watchdog: Option<Watchdog>,
     pub(crate) drpc: Option<DrpcService>,
     pub(crate) rpc: Option<RpcServer>,
     pub(crate) metrics: Option<MetricsServer>,
@@ -118,6 +121,7 @@ fn start(
         host,
         modules,
         xstreams: None,
+        watchdog: None,
         drpc: None,
         rpc: None,
         metrics: None,
@@ -220,6 +224,11 @@ fn serve(
         .map_err(BootError::software)?;
     let xstreams = set.xstreams().clone();
     booted.xstreams = Some(set);
+    let watchdog = phases
+        .run("watchdog", || watch::start(&engine, &xstreams, &handles))
+        .map_err(BootError::system)?;
+    let view = watchdog.view();
+    booted.watchdog = Some(watchdog);
 
     let rpc = phases
         .run("rpc", || {
@@ -248,6 +257,7 @@ fn serve(
     let running = Running {
         xstreams: xstreams.clone(),
         reactors: handles,
+        view,
         host: booted.host.clone(),
         rpc_address,
         metrics_address,

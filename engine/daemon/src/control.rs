@@ -138,7 +138,10 @@ async fn metrics(engine: &Engine) -> keel::Metrics {
 
 async fn tasks(engine: &Engine) -> keel::Tasks {
     match engine.running.get() {
-        Some(running) => report::tasks(running.xstreams.ults(TASKS_WAIT_NS).await),
+        Some(running) => {
+            let listed = running.xstreams.ults(TASKS_WAIT_NS).await;
+            report::tasks(listed, &running.view.running())
+        }
         None => keel::Tasks::default(),
     }
 }

@@ -15,6 +15,7 @@ mod phases;
 mod report;
 mod state;
 mod stop;
+mod watch;
 mod wiring;
 
 /// What could not be logged, because logging is not up or not at all.

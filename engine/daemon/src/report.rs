@@ -1,10 +1,11 @@
 //! What operators see: status, modules, devices, tasks.
 
 use drpc_wire::keel;
+use engine_watchdog::Running;
 use engine_xstream::{Role, XstreamUlts};
 use spdk_bdev::Op;
 use spdk_reactor::Depth;
-use spdk_thread::TaskState;
+use spdk_thread::Period;
 
 use crate::state::Engine;
 
@@ -179,38 +180,68 @@ fn counters(engine: &Engine, device: &str) -> Vec<keel::Counter> {
         .collect()
 }
 
-pub(crate) fn tasks(all: Vec<XstreamUlts>) -> keel::Tasks {
-    let mut tasks = Vec::new();
+/// The host names modules' tasks and pollers `module:name`.
+fn owner(name: &str) -> (String, String) {
+    let (module, name) = name.split_once(':').unwrap_or(("", name));
+    (module.to_owned(), name.to_owned())
+}
+
+/// What exists, and of xstreams that do not answer what the watchdog sees.
+pub(crate) fn tasks(all: Vec<XstreamUlts>, seen: &[Running]) -> keel::Tasks {
+    let mut list = keel::Tasks::default();
     for xstream in all {
-        let Some(ults) = xstream.ults else {
-            tasks.push(keel::Task {
-                xstream: xstream.name,
-                name: "(no answer)".to_owned(),
-                state: "stuck".to_owned(),
-                ..keel::Task::default()
-            });
+        let Some(found) = xstream.found else {
+            list.tasks.push(stuck(xstream.name, seen));
             continue;
         };
-        for ult in ults {
-            // The host names modules' tasks `module:task`.
-            let (module, name) = ult.name.split_once(':').unwrap_or(("", ult.name));
-            let state = match ult.state {
-                TaskState::Ready => "ready".to_owned(),
-                TaskState::Running => "running".to_owned(),
-                TaskState::Waiting if ult.waits_for.is_empty() => "waiting".to_owned(),
-                TaskState::Waiting => format!("waiting: {}", ult.waits_for),
-                TaskState::Done => "done".to_owned(),
-            };
-            tasks.push(keel::Task {
+        list.tasks.extend(found.ults.iter().map(|ult| {
+            let (module, name) = owner(ult.name);
+            keel::Task {
                 xstream: xstream.name.clone(),
-                name: name.to_owned(),
-                module: module.to_owned(),
-                state,
+                name,
+                module,
+                state: engine_watchdog::dump::state(ult),
                 age_ms: ult.age_ns / 1_000_000,
-            });
-        }
+                polls: ult.polls,
+                started_at: ult.spawned_by.to_string(),
+            }
+        }));
+        list.pollers.extend(found.pollers.iter().map(|poller| {
+            let (module, name) = owner(poller.name);
+            keel::Poller {
+                xstream: xstream.name.clone(),
+                name,
+                module,
+                period_ns: match poller.period {
+                    Period::EveryTurn => 0,
+                    Period::Nanos(ns) => ns,
+                },
+                paused: poller.paused,
+                calls: poller.calls,
+                busy: poller.busy,
+            }
+        }));
     }
-    keel::Tasks { tasks }
+    list
+}
+
+fn stuck(xstream: String, seen: &[Running]) -> keel::Task {
+    let running = seen.iter().find(|running| running.xstream == xstream);
+    let (name, module, age_ms) = match running.and_then(|running| running.unit) {
+        Some((unit, ms)) => {
+            let (module, name) = owner(unit.name);
+            (name, module, ms)
+        }
+        None => ("(no answer)".to_owned(), String::new(), 0),
+    };
+    keel::Task {
+        xstream,
+        name,
+        module,
+        state: "stuck: does not return".to_owned(),
+        age_ms,
+        ..keel::Task::default()
+    }
 }
 
 /// The line that operators and scripts wait for.

@@ -9,6 +9,7 @@ use engine_config::Config;
 use engine_host::Host;
 use engine_loader::ModuleInfo;
 use engine_telemetry::log::LogControl;
+use engine_watchdog::View;
 use engine_xstream::Xstreams;
 use spdk_reactor::ReactorHandle;
 use uuid::Uuid;
@@ -48,6 +49,7 @@ pub(crate) const NO_RANK: u32 = u32::MAX;
 pub(crate) struct Running {
     pub(crate) xstreams: Xstreams,
     pub(crate) reactors: Vec<ReactorHandle>,
+    pub(crate) view: View,
     pub(crate) host: Host,
     pub(crate) rpc_address: String,
     pub(crate) metrics_address: String,

@@ -9,6 +9,7 @@ use crate::boot::Booted;
 use crate::error::Exit;
 use crate::events::Event;
 use crate::state::State;
+use crate::watch;
 
 /// For xstreams to hear of it; a busy one answers within a turn.
 const ANNOUNCE: Duration = Duration::from_secs(5);
@@ -24,10 +25,18 @@ impl Booted {
     pub(crate) fn wait(&self) {
         notify_systemd(&[sd_notify::NotifyState::Ready]);
         // The senders live as long as this: there is always a reason in the end.
-        let event = self.events.recv().unwrap_or(Event::Requested);
-        match event {
-            Event::Signal(name) => tracing::info!("{name}: stopping"),
-            Event::Requested => tracing::info!("shutdown requested: stopping"),
+        loop {
+            match self.events.recv().unwrap_or(Event::Requested) {
+                Event::Dump { with_backtraces } => watch::dump(&self.engine, with_backtraces),
+                Event::Signal(name) => {
+                    tracing::info!("{name}: stopping");
+                    return;
+                }
+                Event::Requested => {
+                    tracing::info!("shutdown requested: stopping");
+                    return;
+                }
+            }
         }
     }
 
@@ -36,6 +45,8 @@ impl Booted {
         self.engine.set_state(State::Stopping);
         notify_systemd(&[sd_notify::NotifyState::Stopping]);
         self.announcement.take();
+        // From here on it is stopping that takes long, and that says itself what holds it.
+        self.watchdog.take();
         let clean = self
             .xstreams
             .take()
@@ -99,7 +110,7 @@ impl Booted {
     }
 }
 
-fn notify_systemd(states: &[sd_notify::NotifyState]) {
+pub(crate) fn notify_systemd(states: &[sd_notify::NotifyState]) {
     // Without systemd there is nobody to tell, which is no error; with it, a failure costs a status line.
     if let Err(error) = sd_notify::notify(false, states) {
         tracing::debug!(%error, "systemd was not told");

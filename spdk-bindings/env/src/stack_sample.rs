@@ -181,9 +181,9 @@ extern "C" fn on_signal(_signal: c_int, _info: *mut libc::siginfo_t, context: *m
         return;
     }
     // A signal that comes after its request was given up finds nothing to do.
-    let taken =
-        SLOT.state
-            .compare_exchange(WANTED, COPYING, Ordering::AcqRel, Ordering::Relaxed);
+    let taken = SLOT
+        .state
+        .compare_exchange(WANTED, COPYING, Ordering::AcqRel, Ordering::Relaxed);
     if taken.is_err() {
         return;
     }
@@ -275,11 +275,7 @@ mod tests {
                 assert_ne!(sample.pc, 0);
                 let mark = 0x6b65_656c_6d61_726b_u64.to_ne_bytes();
                 let marks = sample.stack.chunks(8).filter(|word| *word == mark).count();
-                assert!(
-                    marks >= 32,
-                    "{marks} marks in {} bytes",
-                    sample.stack.len()
-                );
+                assert!(marks >= 32, "{marks} marks in {} bytes", sample.stack.len());
                 stopped.store(true, Ordering::Relaxed);
                 drop(stop);
             });

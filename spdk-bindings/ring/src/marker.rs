@@ -87,6 +87,13 @@ impl Marker {
         self.0.store(word, Ordering::Relaxed);
     }
 
+    /// "What runs now is called so": the unit that was set last, under a better name. Owner only.
+    #[inline]
+    pub fn rename(&self, unit: UnitName) {
+        let sequence = self.0.load(Ordering::Relaxed) >> SEQUENCE;
+        self.set(unit, sequence as usize);
+    }
+
     /// "Nothing runs." Owner only.
     #[inline(always)]
     pub fn clear(&self) {
@@ -149,6 +156,12 @@ mod tests {
         }
         marker.set(UnitName::new(UnitKind::Task, "a"), 64 + 7);
         assert_eq!(marker.get().unwrap().sequence, 7, "it comes round");
+        marker.rename(UnitName::new(UnitKind::Message, "b"));
+        let unit = marker.get().unwrap();
+        assert_eq!(
+            (unit.kind, unit.name, unit.sequence),
+            (UnitKind::Message, "b", 7)
+        );
         marker.clear();
         assert_eq!(marker.get(), None);
     }

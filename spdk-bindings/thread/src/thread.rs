@@ -531,6 +531,13 @@ impl Thread {
         self.0.polling.get()
     }
 
+    /// Says what the message that runs now is called, for the watchdog: messages have no names of their own.
+    #[inline]
+    pub fn name_message(&self, name: &'static str) {
+        let unit = UnitName::new(UnitKind::Message, name);
+        self.0.shared.pulse.unit.rename(unit);
+    }
+
     /// "This runs now", for the watchdog: one relaxed store.
     #[inline(always)]
     pub(crate) fn mark(&self, unit: UnitName, sequence: usize) {

@@ -36,6 +36,10 @@ pub struct Config {
     pub metrics: bool,
     /// Whether missing device files are made.
     pub create: bool,
+    /// Sections that nothing above writes.
+    pub more: String,
+    /// Environment of the engine's process.
+    pub env: Vec<(&'static str, String)>,
 }
 
 impl Config {
@@ -54,6 +58,8 @@ impl Config {
             device_dir: None,
             metrics: false,
             create: true,
+            more: String::new(),
+            env: Vec::new(),
         }
     }
 
@@ -113,6 +119,7 @@ impl Config {
         if self.metrics {
             text += "metrics_listen = \"127.0.0.1:0\"\n";
         }
+        let _ = write!(text, "\n{}", self.more);
         for target in 0..self.targets {
             let _ = write!(text, "\n[[device]]\nname = \"d{target}\"\n");
             let _ = match self.kind {
@@ -140,7 +147,7 @@ impl Config {
     pub fn spawn(&self) -> Engine {
         let file = self.path().join("engine.toml");
         std::fs::write(&file, self.text()).expect("the configuration");
-        Engine::spawn(&file, self.dir.clone(), self.socket.clone())
+        Engine::spawn(&file, self.dir.clone(), self.socket.clone(), &self.env)
     }
 
     /// Starts an engine that must not start.

@@ -62,7 +62,12 @@ impl Exited {
 }
 
 impl Engine {
-    pub(super) fn spawn(config: &Path, dir: Arc<TempDir>, socket: PathBuf) -> Engine {
+    pub(super) fn spawn(
+        config: &Path,
+        dir: Arc<TempDir>,
+        socket: PathBuf,
+        env: &[(&str, String)],
+    ) -> Engine {
         // A log for each start: what an earlier engine said must not answer for this one.
         static STARTS: AtomicU32 = AtomicU32::new(0);
         let nr = STARTS.fetch_add(1, Ordering::Relaxed);
@@ -74,7 +79,9 @@ impl Engine {
             .arg(config)
             .env("KEEL_RUN_DIR", dir.path().join("run"))
             .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
             .env_remove("RUST_BACKTRACE")
+            .envs(env.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null())
             .stdout(out.try_clone().expect("the log"))
             .stderr(out)

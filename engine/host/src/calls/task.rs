@@ -88,11 +88,14 @@ pub(crate) unsafe extern "C" fn tasklet(
             return Err(Der::SHUTDOWN);
         }
         let call = Call { func, arg };
-        to.send(move |_| call.run(name))
-            .map_err(|error| match error {
-                SendError::Full => Der::AGAIN,
-                SendError::Exited => Der::SHUTDOWN,
-            })
+        to.send(move |xstream| {
+            xstream.thread().name_message(name);
+            call.run(name);
+        })
+        .map_err(|error| match error {
+            SendError::Full => Der::AGAIN,
+            SendError::Exited => Der::SHUTDOWN,
+        })
     })
 }
 

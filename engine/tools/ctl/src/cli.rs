@@ -51,7 +51,11 @@ pub(crate) enum Command {
     /// Block devices and the targets on them.
     Devices(Devices),
     /// Every task (ULT) on every xstream: name, owner, age, state.
-    Tasks,
+    Tasks {
+        /// List the pollers, too.
+        #[arg(long)]
+        pollers: bool,
+    },
     /// All metrics, as Prometheus text.
     Metrics,
     /// The engine's log.

@@ -22,7 +22,7 @@ pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Engine(command) => engine::run(cli, command),
         Command::Modules => modules::run(cli),
         Command::Devices(command) => devices::run(cli, command),
-        Command::Tasks => tasks::run(cli),
+        Command::Tasks { pollers } => tasks::run(cli, *pollers),
         Command::Metrics => metrics::run(cli),
         Command::Log(command) => log::run(cli, command),
         Command::Pool(command) => pool::run(cli, command),

@@ -358,7 +358,7 @@ fn operators_see_every_ult_and_the_numbers() {
     let (ults, stats) = seen.unwrap();
     let names: Vec<&str> = ults.iter().map(|xstream| xstream.name.as_str()).collect();
     assert_eq!(names, ["keel_sys_0", "keel_io_0", "keel_io_1"]);
-    let on_main = ults[2].ults.as_ref().unwrap();
+    let on_main = &ults[2].found.as_ref().unwrap().ults;
     assert_eq!(
         (on_main.len(), on_main[0].name, on_main[0].state),
         (1, "scrub", TaskState::Waiting)

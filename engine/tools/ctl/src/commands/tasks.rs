@@ -7,7 +7,7 @@ use crate::endpoint::Endpoint;
 use crate::error::CliError;
 use crate::output::{show, table};
 
-pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
+pub(crate) fn run(cli: &Cli, with_pollers: bool) -> Result<(), CliError> {
     let list: keel::Tasks = Endpoint::connect(cli)?.keel(methods::TASKS, &())?;
     show(cli.output, &list, |list| {
         let row = |t: &keel::Task| {
@@ -17,11 +17,49 @@ pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
                 t.module.clone(),
                 t.state.clone(),
                 format!("{} ms", t.age_ms),
+                t.polls.to_string(),
+                t.started_at.clone(),
             ]
         };
-        table(
-            &["XSTREAM", "TASK", "MODULE", "STATE", "AGE"],
-            &list.tasks.iter().map(row).collect::<Vec<_>>(),
-        )
+        let head = [
+            "XSTREAM",
+            "TASK",
+            "MODULE",
+            "STATE",
+            "AGE",
+            "POLLS",
+            "STARTED AT",
+        ];
+        let tasks = table(&head, &list.tasks.iter().map(row).collect::<Vec<_>>());
+        if with_pollers {
+            format!("{tasks}\n{}", pollers(list))
+        } else {
+            tasks
+        }
     })
+}
+
+fn pollers(list: &keel::Tasks) -> String {
+    let row = |p: &keel::Poller| {
+        let period = match p.period_ns {
+            0 => "every turn".to_owned(),
+            ns => format!("{} us", ns / 1000),
+        };
+        vec![
+            p.xstream.clone(),
+            p.name.clone(),
+            p.module.clone(),
+            if p.paused {
+                "paused".to_owned()
+            } else {
+                period
+            },
+            p.calls.to_string(),
+            p.busy.to_string(),
+        ]
+    };
+    table(
+        &["XSTREAM", "POLLER", "MODULE", "PERIOD", "CALLS", "BUSY"],
+        &list.pollers.iter().map(row).collect::<Vec<_>>(),
+    )
 }
