@@ -65,6 +65,12 @@ impl AsFd for Notifier {
     }
 }
 
+/// Takes what an eventfd has counted, so that it is not readable any more; nothing when it is not.
+pub fn drain_eventfd(fd: impl AsFd) {
+    // EAGAIN: nothing was counted.
+    let _ = rustix::io::read(fd, &mut [0; 8]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::Notifier;

@@ -157,6 +157,12 @@ impl DmaBuf {
         self.pool.as_ref().and_then(|pool| pool.index())
     }
 
+    /// The pool that the buffer comes from, if any: to map it for a device that has not seen it yet. Counts a reference.
+    #[must_use]
+    pub fn pool_handle(&self) -> Option<super::DmaPool> {
+        self.pool.clone().map(super::DmaPool::from)
+    }
+
     pub(crate) fn pool(&self) -> Option<&Arc<PoolInner>> {
         self.pool.as_ref()
     }

@@ -126,6 +126,12 @@ impl DmaPool {
     }
 }
 
+impl From<Arc<PoolInner>> for DmaPool {
+    fn from(inner: Arc<PoolInner>) -> DmaPool {
+        DmaPool { inner }
+    }
+}
+
 impl PoolInner {
     #[inline]
     pub(crate) fn index(&self) -> Option<u16> {
