@@ -38,6 +38,7 @@ pub const fn version(major: &str, minor: &str, patch: &str) -> u32 {
 /// | `[init]`, `[fini]` | `fn() -> Result<(), Der>`, on the main thread, without xstreams |
 /// | `[setup]`, `[cleanup]` | `async fn() -> Result<(), Der>`, on the system xstream; setup may run again after a failure |
 /// | `[rpc]` | versions, each with its handlers by index: `async fn(Request) -> impl Into<Reply>` |
+/// | `[classify]` | `fn(&RpcHead<'_>) -> Option<ReqAttr>`: what a request is to its target's scheduler; `None`: served at once |
 /// | `[drpc]` | dRPC module ids with their handler: `async fn(DrpcCall) -> impl Into<DrpcReply>` |
 ///
 /// The version is the crate's.
@@ -86,6 +87,7 @@ macro_rules! module {
         $(setup: $setup:path,)?
         $(cleanup: $cleanup:path,)?
         $(rpc: { $($version:literal => { $($index:expr => $rpc:path),+ $(,)? }),+ $(,)? },)?
+        $(classify: $classify:path,)?
         $(drpc: { $($drpc_id:expr => $drpc:path),+ $(,)? },)?
     ) => {
         const _: () = {
@@ -165,7 +167,7 @@ macro_rules! module {
                 sm_reserved2: 0,
                 sm_proto: [__module_protocol(0), __module_protocol(1)],
                 sm_drpc_handlers: __MODULE_DRPC.as_ptr(),
-                sm_get_req_attr: ::core::option::Option::None,
+                sm_get_req_attr: $crate::module!(@classify $($classify)?),
                 sm_needs: __MODULE_NEEDS.0.as_ptr(),
                 sm_provides: __MODULE_PROVIDES.0.as_ptr(),
                 sm_about: $crate::module!(@or_null $(::core::concat!($about, "\0").as_ptr().cast())?),
@@ -179,6 +181,14 @@ macro_rules! module {
             unsafe { $crate::rt::start($what, done, $f) }
         }
         ::core::option::Option::Some(__module_start)
+    }};
+    (@classify) => { ::core::option::Option::None };
+    (@classify $f:path) => {{
+        unsafe extern "C" fn __module_classify(rpc: *const __module_abi::dss_rpc_info, out: *mut __module_abi::dss_req_attr) -> i32 {
+            // SAFETY: the engine calls it.
+            unsafe { $crate::rt::classify(rpc, out, $f) }
+        }
+        ::core::option::Option::Some(__module_classify)
     }};
     (@or_null) => { __module_null() };
     (@or_null $pointer:expr) => { $pointer };

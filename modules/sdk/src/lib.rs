@@ -18,7 +18,7 @@
 //! a module in ten minutes.
 //!
 //! Modules: `engine` (the host's table), `declare` (the macro), `life`, `tls`, `task`, `waker`, `timer`, `poller`,
-//! `buffer`, `bdev`, `rpc`, `drpc`, `call`, `log`, `metrics`, `sync`.
+//! `buffer`, `bdev`, `rpc`, `sched`, `drpc`, `call`, `log`, `metrics`, `sync`.
 
 mod bdev;
 mod buffer;
@@ -31,6 +31,7 @@ mod log;
 mod metrics;
 mod poller;
 mod rpc;
+mod sched;
 pub mod sync;
 mod task;
 mod timer;
@@ -48,6 +49,7 @@ pub use metrics::{Counter, Gauge, Histogram};
 pub use poller::{Poller, poller};
 pub use prost;
 pub use rpc::{Reply, Request};
+pub use sched::{ReqAttr, ReqClass, RpcHead};
 pub use task::{JoinError, JoinHandle, RemoteJoin, Xs, spawn, spawn_on, tasklet, yield_now};
 pub use timer::{Sleep, sleep, sleep_until};
 pub use tls::{ModuleInfo, PerXstream, Tags, TlsKey, module_info, targets};
@@ -61,5 +63,6 @@ pub mod rt {
     pub use crate::life::{finish, init, start};
     pub use crate::log::{enabled, write};
     pub use crate::rpc::enter as rpc_enter;
+    pub use crate::sched::classify;
     pub use module_abi as abi;
 }

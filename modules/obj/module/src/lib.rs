@@ -7,6 +7,7 @@
 //!
 //! | file | concept |
 //! |---|---|
+//! | `classify` | requests by class, for the scheduler |
 //! | `device` | this target's share of its device, as the store wants it |
 //! | `target` | what one xstream knows: its store, uploads, readers' pins, metrics |
 //! | `start` | setup and cleanup: opening, formatting, making the targets agree |
@@ -19,6 +20,7 @@
 //! Neighbours: `module_sdk` below, `obj_client` on the other end, `mgmt` calls the pool operations inside the engine.
 //! Thread rule: handlers stay on the xstream that they were sent to; work for another target is a task there.
 
+mod classify;
 mod device;
 mod failure;
 mod objects;
@@ -64,6 +66,7 @@ module_sdk::module! {
             Op::List.index() => objects::list,
         },
     },
+    classify: classify::classify,
 }
 
 const _: () = assert!(obj_proto::PROTOCOL_VERSION == 1, "as declared above");

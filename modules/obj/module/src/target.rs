@@ -24,7 +24,7 @@ pub(crate) static STATE: TlsKey<State> = TlsKey::new();
 /// The module's value on one xstream.
 pub(crate) struct State {
     /// On a main xstream.
-    target: Option<Rc<Target>>,
+    pub(crate) target: Option<Rc<Target>>,
     /// On the system xstream: one change of pools and containers at a time.
     changes: Rc<Semaphore>,
 }

@@ -166,6 +166,13 @@ impl<D: BlockDev> Store<D> {
         Ok(())
     }
 
+    /// The pool of a container.
+    pub fn pool_of(&self, cont: &Uuid) -> Option<Uuid> {
+        let index = self.0.index.borrow();
+        let id = index.cont_ids.get(cont)?;
+        index.conts.get(id).map(|cont| cont.pool)
+    }
+
     /// Containers of one pool, or of all, in order of their creation.
     pub fn containers(&self, pool: Option<&Uuid>) -> Vec<ContainerInfo> {
         let index = self.0.index.borrow();
