@@ -13,7 +13,7 @@ use spdk_thread::{Thread, ThreadOptions};
 
 use crate::shutdown::{self, Held};
 use crate::xstream::XstreamScope;
-use crate::{Layout, Xstream, XstreamId, XstreamRef, XstreamSpec, Xstreams, stats};
+use crate::{Layout, Role, Xstream, XstreamId, XstreamRef, XstreamSpec, Xstreams, stats};
 
 /// Bounds of the start and of each xstream.
 #[derive(Clone, Debug)]
@@ -286,6 +286,7 @@ fn start_one(
     let thread = ThreadOptions {
         mailbox: options.mailbox,
         max_tasks: options.max_ults,
+        urgent: spec.role == Role::System,
         ..ThreadOptions::default()
     };
     let (sender, receiver) = mpsc::sync_channel(1);

@@ -34,6 +34,10 @@ pub struct Reactor {
     pause_ticks: u64,
     counters: Counters,
     last_housekeeping: Cell<u64>,
+    /// The last look at the descriptors between two turns, by the clock.
+    last_look: Cell<u64>,
+    /// Urgent threads that have been hosted.
+    urgent: Cell<u32>,
     last_turn_busy: Cell<bool>,
     exiting: Cell<bool>,
     stopped: Cell<bool>,
@@ -78,6 +82,8 @@ impl Reactor {
             pause_ticks: clock.ns_to_ticks(PAUSE_NS.min(goal.ns() / 8)),
             counters: Counters::default(),
             last_housekeeping: Cell::new(0),
+            last_look: Cell::new(0),
+            urgent: Cell::new(0),
             last_turn_busy: Cell::new(false),
             exiting: Cell::new(false),
             stopped: Cell::new(false),
@@ -102,6 +108,8 @@ impl Reactor {
         let thread = seed.start();
         let key = self.next_key.get();
         self.next_key.set(key.wrapping_add(1));
+        self.urgent
+            .set(self.urgent.get() + u32::from(thread.is_urgent()));
         self.threads.borrow_mut().push(Hosted {
             key,
             thread: thread.clone(),
@@ -110,7 +118,8 @@ impl Reactor {
     }
 
     /// One turn: commands, then one look at the descriptors if it is time, then one turn of each thread in the order in
-    /// which they came. `now` in nanoseconds.
+    /// which they came; [urgent](ThreadOptions::urgent) ones that have something to do come round after each of the
+    /// others. `now` in nanoseconds.
     pub fn poll_once(&self, now: u64) -> Turn {
         let mut sum = Turn {
             messages: self.run_commands(now),
@@ -126,15 +135,11 @@ impl Reactor {
             let Some(hosted) = self.threads.borrow().get(place).cloned() else {
                 break;
             };
-            let turn = hosted.thread.poll(now);
-            sum.messages += turn.messages;
-            sum.pollers_busy += turn.pollers_busy;
-            sum.tasks += turn.tasks;
-            sum.quiet_tasks += turn.quiet_tasks;
-            if hosted.thread.has_fd_changes() {
-                self.apply_fd_changes(&hosted);
-            }
+            self.turn_of(&hosted, now, &mut sum);
             exited |= hosted.thread.is_exited();
+            if self.urgent.get() > 0 && place + 1 < count && !hosted.thread.is_urgent() {
+                self.turn_of_urgent(now, &mut sum);
+            }
         }
         if exited {
             self.threads
@@ -144,6 +149,39 @@ impl Reactor {
         self.counters.update(|stats| stats.turns += 1);
         self.last_turn_busy.set(sum.is_busy());
         sum
+    }
+
+    #[inline]
+    fn turn_of(&self, hosted: &Hosted, now: u64, sum: &mut Turn) {
+        let turn = hosted.thread.poll(now);
+        sum.messages += turn.messages;
+        sum.pollers_busy += turn.pollers_busy;
+        sum.tasks += turn.tasks;
+        sum.quiet_tasks += turn.quiet_tasks;
+        if hosted.thread.has_fd_changes() {
+            self.apply_fd_changes(hosted);
+        }
+    }
+
+    /// Between the turns of the others: descriptors, if the last look is long ago by the real clock (`now` stands still
+    /// in a turn), then the urgent threads that have something to do.
+    fn turn_of_urgent(&self, now: u64, sum: &mut Turn) {
+        let real = self.clock.now();
+        if real.saturating_sub(self.last_look.get()) >= HOUSEKEEPING_NS {
+            self.last_look.set(real);
+            if self.epoll.borrow().has_watches() {
+                self.wait(Some(0));
+            }
+        }
+        let count = self.threads.borrow().len();
+        for place in 0..count {
+            let hosted = self.threads.borrow().get(place).cloned();
+            if let Some(hosted) = hosted.filter(|hosted| hosted.thread.is_urgent())
+                && hosted.thread.has_ready_work()
+            {
+                self.turn_of(&hosted, now, sum);
+            }
+        }
     }
 
     /// Runs until told to exit and all threads have exited.

@@ -22,6 +22,9 @@ pub struct ThreadOptions {
     pub task_batch: usize,
     /// Tasks that may exist at once; `spawn` refuses more with `SpawnError::TooMany`.
     pub max_tasks: u32,
+    /// On a core with several threads it comes round between the turns of the others whenever it has something to do, not
+    /// once for all of theirs: for control paths, which must answer while the others are saturated.
+    pub urgent: bool,
     /// Bytes of finished tasks' memory that are kept for the next task of the same type.
     pub task_pool_bytes: usize,
     /// Wakes the reactor that polls the thread; none where somebody polls it anyway (tests, `testing`).
@@ -35,6 +38,7 @@ impl Default for ThreadOptions {
             message_batch: 64,
             task_batch: 32,
             max_tasks: 16_384,
+            urgent: false,
             task_pool_bytes: 1 << 20,
             wake: None,
         }
@@ -48,6 +52,7 @@ impl std::fmt::Debug for ThreadOptions {
             .field("message_batch", &self.message_batch)
             .field("task_batch", &self.task_batch)
             .field("max_tasks", &self.max_tasks)
+            .field("urgent", &self.urgent)
             .field("task_pool_bytes", &self.task_pool_bytes)
             .field("wake", &self.wake.is_some())
             .finish()

@@ -67,6 +67,7 @@ pub(crate) struct Inner {
     shared: Arc<Shared>,
     mailbox: RefCell<mpsc::Receiver<Message<Thread>>>,
     message_batch: usize,
+    urgent: bool,
     now: Cell<u64>,
     state: Cell<State>,
     polling: Cell<bool>,
@@ -139,6 +140,7 @@ impl ThreadSeed {
             shared,
             mailbox: RefCell::new(mailbox),
             message_batch: options.message_batch.max(1),
+            urgent: options.urgent,
             now: Cell::new(0),
             state: Cell::new(State::Running),
             polling: Cell::new(false),
@@ -335,6 +337,12 @@ impl Thread {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.shared.name
+    }
+
+    /// Whether its core lets it go before others (see [`ThreadOptions::urgent`]).
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        self.0.urgent
     }
 
     /// The thread's number, unique in the process.
