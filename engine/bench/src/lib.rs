@@ -11,6 +11,7 @@
 //! | [`ult`] | creating, running and joining an async ULT; yielding |
 //! | [`drpc`] | a dRPC round trip beside a bare socket ping-pong |
 //! | [`nvme`] | the NVMe driver's own time per I/O, over an emulated controller |
+//! | [`sched`] | what updates wait while a scrub and a gc run beside them |
 //! | [`tls`] | reading a value of per-xstream storage |
 
 pub mod bdev;
@@ -20,6 +21,7 @@ pub mod idle;
 mod lane;
 pub mod message;
 pub mod nvme;
+pub mod sched;
 pub mod tls;
 pub mod ult;
 

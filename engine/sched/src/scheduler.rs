@@ -68,6 +68,9 @@ pub struct Scheduler {
     next_id: u64,
     now_ns: u64,
     cycle: u64,
+    /// Cycles that kicked something: what windows count, or an idle xstream's cycles, a million a second, would empty them.
+    active: u64,
+    active_now: bool,
     /// What this cycle may still do.
     budget: i64,
     urgent_left: u32,
@@ -97,6 +100,8 @@ impl Scheduler {
             next_id: 1,
             now_ns: 0,
             cycle: 0,
+            active: 0,
+            active_now: false,
             budget: 0,
             urgent_left: 0,
             vain: [0; 2],
@@ -194,11 +199,12 @@ impl Scheduler {
         self.set_now(now_ns);
         self.cycle += 1;
         self.stats.cycles += 1;
+        self.active += u64::from(std::mem::take(&mut self.active_now));
         self.budget = i64::from(self.options.kick_limit);
         self.urgent_left = MAX_URGENT;
         self.vain = [0; 2];
         let load = Load {
-            recent: self.window.recent(self.cycle, self.now_ms()),
+            recent: self.window.recent(self.active, self.now_ms()),
             queued: self.waiting,
         };
         self.background_left = limits::background(&load, self.options.kick_limit);
@@ -311,7 +317,8 @@ impl Scheduler {
 
     /// The pool's limits are those of this cycle from here on.
     fn refresh_limits(&mut self, at: u32) {
-        let (cycle, now_ms, kick_limit) = (self.cycle, self.now_ms(), self.options.kick_limit);
+        let (cycle, active) = (self.cycle, self.active);
+        let (now_ms, kick_limit) = (self.now_ms(), self.options.kick_limit);
         let pool = &mut self.pools.all[at as usize];
         if pool.limits_of == cycle {
             return;
@@ -324,7 +331,7 @@ impl Scheduler {
             return;
         }
         let load = Load {
-            recent: pool.window.recent(cycle, now_ms),
+            recent: pool.window.recent(active, now_ms),
             queued: Class::ALL.map(|class| pool.queues[class.at()].len() * class.weight()),
         };
         pool.limits = match pool.pressure.level(now_ms) {
@@ -414,15 +421,16 @@ impl Scheduler {
     }
 
     fn count_kick(&mut self, pool: u32, class: Class, flags: Flags, slice: bool) {
-        let (cycle, now_ms, weight) = (self.cycle, self.now_ms(), class.weight());
+        let (active, now_ms, weight) = (self.active, self.now_ms(), class.weight());
+        self.active_now = true;
         self.stats.classes[class.at()].kicked += 1;
         if !slice {
             self.stats.in_service = self.stats.in_service.saturating_add(weight);
         }
         if !flags.has(Flags::PERIODIC) {
-            self.window.add(cycle, now_ms, class.at(), weight);
+            self.window.add(active, now_ms, class.at(), weight);
             let pool = &mut self.pools.all[pool as usize];
-            pool.window.add(cycle, now_ms, class.at(), weight);
+            pool.window.add(active, now_ms, class.at(), weight);
         }
     }
 

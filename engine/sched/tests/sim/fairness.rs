@@ -136,6 +136,38 @@ fn clients_keep_90_percent_beside_scrub_and_gc_and_70_beside_migration() {
 }
 
 #[test]
+fn clients_that_do_not_fill_the_xstream_keep_their_share_all_the_same() {
+    let mut model = Model::new(Options {
+        max_wait_ms: 1_000_000,
+        ..Options::default()
+    });
+    let gc = Attr::slice(pool(1), Class::Gc);
+    model.enqueue(gc).unwrap();
+    let mut weights = [0u32; 2];
+    // A cycle each 2 us, most of them idle; an update each 100 us.
+    for cycle in 0..2_000_000u64 {
+        if cycle % 50 == 0 {
+            model.enqueue(Attr::new(pool(1), Class::Update)).unwrap();
+        }
+        for (kicked, _) in model.cycle() {
+            if cycle > 500_000 {
+                weights[usize::from(!kicked.class.is_io())] += kicked.class.weight();
+            }
+            if kicked.slice {
+                model.enqueue(gc).unwrap();
+            }
+        }
+        model.finish(usize::MAX);
+        model.now += 2_000;
+    }
+    let io = percent(&weights[..1], &weights);
+    assert!(
+        (85.0..92.0).contains(&io),
+        "{io} % for clients: {weights:?}"
+    );
+}
+
+#[test]
 fn background_work_of_many_pools_keeps_to_one_share() {
     let mut model = Model::new(Options {
         max_wait_ms: 1_000_000,

@@ -286,6 +286,9 @@ pub(crate) enum Bench {
     Idle(BenchIdle),
     /// Async ULTs: create + run + join, and yield.
     Ult(BenchSeconds),
+    /// Updates on a loaded target: their latency alone, beside a scrub and a gc that the scheduler throttles, and beside the
+    /// same without it.
+    Sched(BenchSched),
     /// Access to per-xstream storage.
     Tls(BenchSeconds),
     /// A 64-byte dRPC echo beside a bare SOCK_SEQPACKET ping-pong.
@@ -321,6 +324,17 @@ pub(crate) struct BenchNvme {
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) queue_depth: u32,
     /// How long it runs.
+    #[arg(long, default_value_t = 3.0, value_parser = parse_seconds)]
+    pub(crate) seconds: f64,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchSched {
+    /// Share of the target's time that updates take, percent.
+    #[arg(long, default_value_t = 70, value_parser = clap::value_parser!(u32).range(1..=95))]
+    pub(crate) load_percent: u32,
+
+    /// How long each measurement runs.
     #[arg(long, default_value_t = 3.0, value_parser = parse_seconds)]
     pub(crate) seconds: f64,
 }

@@ -1,6 +1,6 @@
-//! `keel bench bdev|message|idle|ult|tls|drpc|nvme`: runs in this process, needs no engine.
+//! `keel bench bdev|message|idle|ult|sched|tls|drpc|nvme`: runs in this process, needs no engine.
 
-use engine_bench::{Latency, bdev, drpc, idle, message, nvme, tls, ult};
+use engine_bench::{Latency, bdev, drpc, idle, message, nvme, sched, tls, ult};
 
 use crate::cli::{Bench, BenchBdev, BenchNvme, Cli};
 use crate::error::{CliError, Exit};
@@ -48,6 +48,29 @@ pub(crate) fn run(cli: &Cli, command: &Bench) -> Result<(), CliError> {
                 format!(
                     "create + run + join {:.1} ns\nyield {:.1} ns",
                     r.create_run_join_ns, r.yield_ns
+                )
+            },
+        ),
+        Bench::Sched(options) => show(
+            cli.output,
+            &sched::run(options.seconds, options.load_percent).map_err(failed)?,
+            |r| {
+                let case = |name: &str, case: &sched::Case| {
+                    format!(
+                        "{name} {:.0} updates/s, {:.0} gc/s, {:.0} scrub/s, {}\n",
+                        case.updates_per_s,
+                        case.gc_per_s,
+                        case.scrub_per_s,
+                        latency(&case.latency_us)
+                    )
+                };
+                format!(
+                    "{}{}{}ratio of p99.9 {:.2} at {} % load",
+                    case("alone      ", &r.alone),
+                    case("scheduled  ", &r.scheduled),
+                    case("unscheduled", &r.unscheduled),
+                    r.ratio_p999,
+                    r.load_percent
                 )
             },
         ),
