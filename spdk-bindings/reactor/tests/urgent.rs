@@ -32,7 +32,7 @@ fn longest_wait(urgent: bool) -> u64 {
                         units.0
                     });
                     // From every place of a turn in the course of time.
-                    if sent % 7 == 0 {
+                    if sent.is_multiple_of(7) {
                         let note = move |_: &_| {
                             UNITS.with_borrow_mut(|units| units.1 = units.1.max(units.0 - sent));
                         };

@@ -2,7 +2,7 @@
 
 use engine_bench::{Latency, bdev, drpc, idle, message, nvme, sched, tls, ult};
 
-use crate::cli::{Bench, BenchBdev, BenchNvme, Cli};
+use crate::cli::{Bench, BenchBdev, BenchNvme, BenchSched, Cli};
 use crate::error::{CliError, Exit};
 use crate::output::show;
 
@@ -51,29 +51,7 @@ pub(crate) fn run(cli: &Cli, command: &Bench) -> Result<(), CliError> {
                 )
             },
         ),
-        Bench::Sched(options) => show(
-            cli.output,
-            &sched::run(options.seconds, options.load_percent).map_err(failed)?,
-            |r| {
-                let case = |name: &str, case: &sched::Case| {
-                    format!(
-                        "{name} {:.0} updates/s, {:.0} gc/s, {:.0} scrub/s, {}\n",
-                        case.updates_per_s,
-                        case.gc_per_s,
-                        case.scrub_per_s,
-                        latency(&case.latency_us)
-                    )
-                };
-                format!(
-                    "{}{}{}ratio of p99.9 {:.2} at {} % load",
-                    case("alone      ", &r.alone),
-                    case("scheduled  ", &r.scheduled),
-                    case("unscheduled", &r.unscheduled),
-                    r.ratio_p999,
-                    r.load_percent
-                )
-            },
-        ),
+        Bench::Sched(options) => sched(cli, options),
         Bench::Tls(options) => show(
             cli.output,
             &tls::run(options.seconds).map_err(failed)?,
@@ -137,6 +115,29 @@ fn nvme(cli: &Cli, options: &BenchNvme) -> Result<(), CliError> {
         format!(
             "{:.1} ns per I/O (submit {:.1}, complete {:.1}; best tenth of the rounds {:.1})\nattach with 8 queue pairs {:.2} ms",
             r.overhead_ns, r.submit_ns, r.complete_ns, r.best_tenth_ns, r.attach_ms
+        )
+    })
+}
+
+fn sched(cli: &Cli, options: &BenchSched) -> Result<(), CliError> {
+    let report = sched::run(options.seconds, options.load_percent).map_err(failed)?;
+    show(cli.output, &report, |r| {
+        let case = |name: &str, case: &sched::Case| {
+            format!(
+                "{name} {:.0} updates/s, {:.0} gc/s, {:.0} scrub/s, {}\n",
+                case.updates_per_s,
+                case.gc_per_s,
+                case.scrub_per_s,
+                latency(&case.latency_us)
+            )
+        };
+        format!(
+            "{}{}{}ratio of p99.9 {:.2} at {} % load",
+            case("alone      ", &r.alone),
+            case("scheduled  ", &r.scheduled),
+            case("unscheduled", &r.unscheduled),
+            r.ratio_p999,
+            r.load_percent
         )
     })
 }
