@@ -46,6 +46,22 @@ async fn answer(engine: &Arc<Engine>, method: i32, body: &[u8]) -> Result<Vec<u8
         methods::MODULES_LIST => report::modules(engine).encode_to_vec(),
         methods::METRICS => metrics(engine).await.encode_to_vec(),
         methods::DEVICES => report::devices(engine).encode_to_vec(),
+        methods::DEVICE_SET_FAULTY => {
+            let request: keel::DeviceSetFaulty = decode(body)?;
+            engine
+                .devices
+                .book
+                .set_faulty(&request.uuid)
+                .await
+                .encode_to_vec()
+        }
+        methods::DEVICE_REPLACE => {
+            let request: keel::DeviceReplace = decode(body)?;
+            let book = &engine.devices.book;
+            book.replace(&request.old_uuid, &request.new_uuid)
+                .await
+                .encode_to_vec()
+        }
         methods::TASKS => tasks(engine).await.encode_to_vec(),
         methods::LOG_SET_MASK => {
             set_mask(engine, &decode::<keel::LogSetMaskReq>(body)?.mask).encode_to_vec()

@@ -6,9 +6,12 @@ use bdev_file::{FileBdev, FileOptions};
 use bdev_malloc::MallocBdev;
 use bdev_null::NullBdev;
 use engine_config::{Backing, Config, Device};
+use engine_devices::{Plugged, TableFile};
 use spdk_bdev::{Bdev, Descriptor, Mode, Registry};
 
+use crate::device_book::{DeviceBook, Opened};
 use crate::error::BootError;
+use crate::ras::Ras;
 
 /// One target's part of its device.
 #[derive(Clone)]
@@ -24,10 +27,13 @@ pub(crate) struct Devices {
     pub(crate) shares: Vec<Share>,
     /// Path of each device of the registry's list, empty where it has none.
     pub(crate) paths: Vec<(String, String)>,
+    /// Their states, on stable storage.
+    pub(crate) book: DeviceBook,
 }
 
 impl Devices {
-    /// Opens and locks every device; on an error those already open are closed.
+    /// Opens and locks every device, and makes sure that each target gets the one that holds its data; on an error those already open are
+    /// closed. The storage directory is locked.
     pub(crate) fn open(config: &Config) -> Result<Devices, BootError> {
         let registry = Registry::new();
         let mut descriptors = Vec::with_capacity(config.device.len());
@@ -46,6 +52,7 @@ impl Devices {
                     .map_err(BootError::cannot_use)?,
             );
         }
+        let book = book(config, &registry, &descriptors)?;
         let shares = config
             .placements()
             .iter()
@@ -65,6 +72,7 @@ impl Devices {
             registry,
             shares,
             paths,
+            book,
         })
     }
 
@@ -77,6 +85,35 @@ impl Devices {
             .filter(|(_, share)| share.descriptor.name() == device);
         on_it.map(|(target, _)| target as u32).collect()
     }
+}
+
+/// The table of devices against those that are open.
+fn book(
+    config: &Config,
+    registry: &Registry,
+    descriptors: &[Descriptor],
+) -> Result<DeviceBook, BootError> {
+    let placements = config.placements();
+    let opened = descriptors.iter().enumerate().map(|(index, descriptor)| {
+        let bdev = descriptor.bdev();
+        let on_it = placements
+            .iter()
+            .filter(|placement| placement.device == index);
+        Opened {
+            plugged: Plugged {
+                uuid: bdev.uuid(),
+                name: bdev.name().to_owned(),
+                serial: String::new(),
+                model: String::new(),
+                targets: on_it.map(|placement| placement.target).collect(),
+                lasting: bdev.driver() == "nvme",
+            },
+            is_kept: matches!(bdev.driver(), "file" | "nvme"),
+        }
+    });
+    let file = TableFile::in_dir(&config.engine.storage_dir);
+    let ras = Ras::new(config.drpc.control_server.clone());
+    DeviceBook::open(file, registry, opened.collect(), ras)
 }
 
 fn open(device: &Device) -> Result<Arc<dyn Bdev>, BootError> {

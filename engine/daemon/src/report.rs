@@ -1,6 +1,7 @@
 //! What operators see: status, modules, devices, tasks.
 
 use drpc_wire::keel;
+use engine_devices::State;
 use engine_watchdog::Running;
 use engine_xstream::{Role, XstreamUlts};
 use spdk_bdev::Op;
@@ -44,7 +45,7 @@ fn targets(engine: &Engine) -> Vec<keel::Target> {
             device: share.descriptor.name().to_owned(),
             device_uuid: share.descriptor.bdev().uuid().to_string(),
             bytes_total: share.num_blocks * u64::from(share.descriptor.geometry().block_size),
-            state: "up".to_owned(),
+            state: target_state(engine, share).to_owned(),
         })
     };
     engine
@@ -54,6 +55,16 @@ fn targets(engine: &Engine) -> Vec<keel::Target> {
         .enumerate()
         .filter_map(row)
         .collect()
+}
+
+/// A target is as good as its device.
+fn target_state(engine: &Engine, share: &crate::devices::Share) -> &'static str {
+    let known = engine.devices.book.describe(share.descriptor.name());
+    if known.state == State::Evicted.as_str() {
+        "down"
+    } else {
+        "up"
+    }
 }
 
 async fn xstreams(engine: &Engine) -> Vec<keel::Xstream> {
@@ -129,6 +140,7 @@ pub(crate) fn modules(engine: &Engine) -> keel::ModulesList {
 pub(crate) fn devices(engine: &Engine) -> keel::Devices {
     let devices = engine.devices.registry.list().into_iter().map(|bdev| {
         let geometry = bdev.geometry();
+        let known = engine.devices.book.describe(bdev.name());
         let path = engine
             .devices
             .paths
@@ -142,12 +154,31 @@ pub(crate) fn devices(engine: &Engine) -> keel::Devices {
             block_size: geometry.block_size,
             num_blocks: geometry.num_blocks,
             targets: engine.devices.targets_of(bdev.name()),
-            state: "normal".to_owned(),
+            state: known.state.to_owned(),
             counters: counters(engine, bdev.name()),
+            serial: known.serial,
+            model: known.model,
+            reason: known.reason,
+            ..keel::Device::default()
         }
     });
+    let missing = engine
+        .devices
+        .book
+        .unplugged()
+        .into_iter()
+        .map(|record| keel::Device {
+            name: record.name,
+            uuid: record.uuid.to_string(),
+            targets: record.targets,
+            state: State::Unplugged.as_str().to_owned(),
+            serial: record.serial,
+            model: record.model,
+            reason: record.reason,
+            ..keel::Device::default()
+        });
     keel::Devices {
-        devices: devices.collect(),
+        devices: devices.chain(missing).collect(),
     }
 }
 

@@ -106,6 +106,7 @@ impl Engine {
             .engine
             .rank
             .or_else(|| config.drpc.control_server.is_none().then_some(0));
+        devices.book.set_rank(rank.unwrap_or(NO_RANK));
         Arc::new(Engine {
             rank: AtomicU32::new(rank.unwrap_or(NO_RANK)),
             config,
@@ -143,6 +144,7 @@ impl Engine {
     }
 
     pub(crate) fn set_rank(&self, rank: u32) {
+        self.devices.book.set_rank(rank);
         self.rank.store(rank, Ordering::Release);
     }
 }

@@ -51,6 +51,7 @@ impl Booted {
             .xstreams
             .take()
             .is_none_or(|set| self.stop_xstreams(set));
+        self.engine.devices.book.stop();
         if clean {
             self.modules.fini(&self.host);
             tracing::info!("stopped");

@@ -41,6 +41,9 @@ pub struct Plugged {
     pub model: String,
     /// Targets that the configuration puts on it.
     pub targets: Vec<u32>,
+    /// True when its uuid is its own for life (NVMe). That of a file is made of file system and inode numbers and may change: then the
+    /// device of the same name is taken to be the same.
+    pub lasting: bool,
 }
 
 /// Why the engine must not start on the devices that are there.
@@ -84,7 +87,7 @@ pub enum AssignError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
     /// Not in the table.
-    #[error("there is no device {0} in the table: `keel devices` lists them")]
+    #[error("there is no device {0} in the table of devices")]
     Unknown(Uuid),
     /// Replacing something that works.
     #[error(
@@ -104,9 +107,10 @@ impl ChangeError {
     #[must_use]
     pub fn der(&self) -> Der {
         match self {
-            ChangeError::Unknown(_) | ChangeError::NotPlugged(_) => Der::NONEXIST,
-            ChangeError::InUse(_) => Der::BUSY,
-            ChangeError::Taken(_) => Der::EXIST,
+            ChangeError::Unknown(_) => Der::NONEXIST,
+            ChangeError::InUse(_) | ChangeError::NotPlugged(_) | ChangeError::Taken(_) => {
+                Der::INVAL
+            }
         }
     }
 }
@@ -159,6 +163,9 @@ impl DeviceTable {
             }
         }
         let mut next = self.clone();
+        for device in plugged.iter().filter(|device| !device.lasting) {
+            next.recognise(device, plugged);
+        }
         for device in plugged {
             for target in &device.targets {
                 next.assign(*target, device)?;
@@ -168,6 +175,21 @@ impl DeviceTable {
         let changed = next != *self;
         *self = next;
         Ok(changed)
+    }
+
+    /// A device whose uuid may change goes on under its new one.
+    fn recognise(&mut self, device: &Plugged, plugged: &[Plugged]) {
+        if self.get(device.uuid).is_some() {
+            return;
+        }
+        let is_elsewhere = |uuid| plugged.iter().any(|other| other.uuid == uuid);
+        let same = self
+            .records
+            .iter_mut()
+            .find(|record| record.name == device.name && !is_elsewhere(record.uuid));
+        if let Some(record) = same {
+            record.uuid = device.uuid;
+        }
     }
 
     fn assign(&mut self, target: u32, device: &Plugged) -> Result<(), AssignError> {

@@ -15,6 +15,7 @@ fn device(id: u128, targets: &[u32]) -> Plugged {
         serial: format!("S{id}"),
         model: "m".into(),
         targets: targets.into(),
+        lasting: true,
     }
 }
 
@@ -113,6 +114,33 @@ fn replacing_puts_back_or_moves_and_refuses_the_rest() {
         table.reconcile(&[device(5, &[0]), device(2, &[1])]),
         Ok(false)
     );
+}
+
+#[test]
+fn a_file_whose_inode_changed_is_known_by_its_name() {
+    let file = |id: u128, name: &str| Plugged {
+        name: name.into(),
+        lasting: false,
+        ..device(id, &[0])
+    };
+    let mut table = DeviceTable::default();
+    table.reconcile(&[file(1, "d0")]).unwrap();
+    assert_eq!(table.reconcile(&[file(8, "d0")]), Ok(true));
+    assert_eq!((table.records().len(), targets(&table, 8)), (1, vec![0]));
+    assert!(table.reconcile(&[file(9, "other")]).is_err());
+    // One that is plugged under its old uuid did not change it.
+    let both = [
+        Plugged {
+            targets: vec![1],
+            ..file(7, "d0")
+        },
+        Plugged {
+            name: "moved".into(),
+            ..file(8, "")
+        },
+    ];
+    table.reconcile(&both).unwrap();
+    assert_eq!((targets(&table, 7), targets(&table, 8)), (vec![1], vec![0]));
 }
 
 #[test]

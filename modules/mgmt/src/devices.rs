@@ -1,11 +1,13 @@
 //! Devices as DAOS's management lists them (`SMD`: per-server metadata of devices and pools).
 
-use crate::engine::{devices, status};
+use crate::engine::{ask, devices, status};
+use crate::methods::{DEVICE_REPLACE, DEVICE_SET_FAULTY};
 use crate::pools::obj;
 use crate::proto::ctl::{
-    BioHealthReq, BioHealthResp, NvmeController, NvmeDevState, SmdDevReq, SmdDevResp, SmdDevice,
+    BioHealthReq, BioHealthResp, DevManageResp, DevReplaceReq, NvmeController, NvmeDevState,
+    SetFaultyReq, SmdDevReq, SmdDevResp, SmdDevice,
 };
-use crate::proto::keel::Device;
+use crate::proto::keel::{Ack, Device, DeviceReplace, DeviceSetFaulty};
 use module_sdk::Der;
 use obj_proto::{Op, wire};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -55,6 +57,43 @@ pub(crate) async fn health(request: BioHealthReq) -> BioHealthResp {
     }
 }
 
+/// `DEV_SET_FAULTY`: evicts a device.
+pub(crate) async fn set_faulty(request: SetFaultyReq) -> DevManageResp {
+    let question = DeviceSetFaulty {
+        uuid: request.uuid.clone(),
+    };
+    managed(ask(DEVICE_SET_FAULTY, &question).await, &request.uuid).await
+}
+
+/// `DEV_REPLACE`: the targets of an evicted device move to another one; twice the same puts it back into use.
+pub(crate) async fn replace(request: DevReplaceReq) -> DevManageResp {
+    let question = DeviceReplace {
+        old_uuid: request.old_dev_uuid,
+        new_uuid: request.new_dev_uuid.clone(),
+    };
+    managed(ask(DEVICE_REPLACE, &question).await, &request.new_dev_uuid).await
+}
+
+/// The answer to a change: the device as it is now.
+async fn managed(changed: Result<Ack, Der>, uuid: &str) -> DevManageResp {
+    let status = match changed {
+        Ok(ack) => ack.status,
+        Err(der) => der.neg(),
+    };
+    if status != 0 {
+        return DevManageResp {
+            status,
+            device: None,
+        };
+    }
+    let all = list(SmdDevReq {}).await;
+    let same = |device: &SmdDevice| Uuid::try_parse(&device.uuid) == Uuid::try_parse(uuid);
+    DevManageResp {
+        status: all.status,
+        device: all.devices.into_iter().find(same),
+    }
+}
+
 /// Free space by target, from the object module. Devices are listed without it, too: also before its setup.
 async fn space() -> Vec<wire::TargetSpace> {
     let answer = obj::<wire::TargetListRep>(Op::TargetList, &wire::TargetListReq {}).await;
@@ -85,7 +124,7 @@ fn healthy(device: &Device, space: &[wire::TargetSpace]) -> BioHealthResp {
         bio_write_errs: count("write_errors"),
         bio_unmap_errs: count("unmap_errors"),
         checksum_errs: count("checksum_errors"),
-        dev_reliability_warn: device.state == "faulty",
+        dev_reliability_warn: device.state == "evicted",
         ..BioHealthResp::default()
     }
 }
@@ -93,8 +132,9 @@ fn healthy(device: &Device, space: &[wire::TargetSpace]) -> BioHealthResp {
 fn smd_device(device: &Device, rank: u32, space: &[wire::TargetSpace]) -> SmdDevice {
     let state = match device.state.as_str() {
         "normal" => NvmeDevState::Normal,
-        "faulty" => NvmeDevState::Evicted,
-        "missing" => NvmeDevState::Unplugged,
+        "new" => NvmeDevState::New,
+        "evicted" => NvmeDevState::Evicted,
+        "unplugged" => NvmeDevState::Unplugged,
         _ => NvmeDevState::Unknown,
     };
     let (total_bytes, avail_bytes) = (total_bytes(device), avail_bytes(device, space));
@@ -112,7 +152,13 @@ fn smd_device(device: &Device, rank: u32, space: &[wire::TargetSpace]) -> SmdDev
         rank,
         role_bits: ALL_ROLES,
         ctrlr: Some(NvmeController {
-            model: device.driver.clone(),
+            model: if device.model.is_empty() {
+                device.driver.clone()
+            } else {
+                device.model.clone()
+            },
+            serial: device.serial.clone(),
+            fw_rev: device.firmware.clone(),
             pci_addr: device.path.clone(),
             dev_state: state.into(),
             ..NvmeController::default()
@@ -150,7 +196,7 @@ mod tests {
             block_size: 4096,
             num_blocks: 10,
             targets: vec![0, 2],
-            state: "faulty".into(),
+            state: "evicted".into(),
             counters,
             ..Device::default()
         };
@@ -170,7 +216,7 @@ mod tests {
             (smd.tgt_ids, smd.total_bytes, smd.avail_bytes, smd.rank),
             (vec![0, 2], 40960, 905, 3)
         );
-        assert_eq!(smd.ctrlr.unwrap().dev_state, 3, "faulty is DAOS's EVICTED");
+        assert_eq!(smd.ctrlr.unwrap().dev_state, 3, "evicted is DAOS's EVICTED");
     }
 
     #[test]

@@ -40,6 +40,8 @@ async fn mgmt(call: DrpcCall) -> Result<DrpcReply, DrpcStatus> {
         methods::PREP_SHUTDOWN => answer(&call, rank::prep_shutdown).await,
         methods::SET_LOG_MASKS => answer(&call, log_masks::set).await,
         methods::SMD_LIST_DEVS => answer(&call, devices::list).await,
+        methods::DEV_SET_FAULTY => answer(&call, devices::set_faulty).await,
+        methods::DEV_REPLACE => answer(&call, devices::replace).await,
         methods::SMD_LIST_POOLS => answer(&call, pools::list).await,
         methods::BIO_HEALTH_QUERY => answer(&call, devices::health).await,
         methods::POOL_CREATE => answer(&call, pools::create).await,

@@ -13,6 +13,8 @@ pub(crate) const BIO_HEALTH_QUERY: i32 = 210;
 pub(crate) const SMD_LIST_DEVS: i32 = 211;
 pub(crate) const SMD_LIST_POOLS: i32 = 212;
 pub(crate) const PREP_SHUTDOWN: i32 = 218;
+pub(crate) const DEV_SET_FAULTY: i32 = 220;
+pub(crate) const DEV_REPLACE: i32 = 221;
 pub(crate) const POOL_QUERY: i32 = 223;
 pub(crate) const PING_RANK: i32 = 225;
 pub(crate) const SET_LOG_MASKS: i32 = 238;
@@ -23,3 +25,7 @@ pub(crate) const ENGINE_STATUS: u32 = 1;
 pub(crate) const DEVICES: u32 = 6;
 /// Of Keel's module: `keel.LogSetMaskReq` to `keel.LogSetMaskResp`.
 pub(crate) const LOG_SET_MASK: u32 = 8;
+/// Of Keel's module: `keel.DeviceSetFaulty` to `keel.Ack`.
+pub(crate) const DEVICE_SET_FAULTY: u32 = 10;
+/// Of Keel's module: `keel.DeviceReplace` to `keel.Ack`.
+pub(crate) const DEVICE_REPLACE: u32 = 11;

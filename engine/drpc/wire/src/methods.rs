@@ -84,6 +84,8 @@ methods! {
     KEEL 7 TASKS;
     KEEL 8 LOG_SET_MASK;
     KEEL 9 CONFIG_EFFECTIVE;
+    KEEL 10 DEVICE_SET_FAULTY;
+    KEEL 11 DEVICE_REPLACE;
 }
 
 /// The name of a method, for logs and tools.

@@ -390,6 +390,7 @@ fn der_of_reject(why: &Reject) -> Der {
         Reject::QueueFull { .. } => Der::AGAIN,
         Reject::ReadOnly => Der::NO_PERM,
         Reject::Unsupported => Der::NOTSUPPORTED,
+        Reject::Evicted => Der::IO,
         _ => Der::INVAL,
     }
 }

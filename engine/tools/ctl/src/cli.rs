@@ -105,6 +105,21 @@ pub(crate) struct Devices {
 pub(crate) enum DevicesCommand {
     /// Error and operation counters of each device.
     Health,
+    /// Evicts a device: its targets get no storage until it is replaced. Stays so over restarts.
+    SetFaulty {
+        /// UUID of the device, as `keel devices` shows it.
+        uuid: uuid::Uuid,
+        /// The storage directory of an engine that does not run: changes its table of devices there.
+        #[arg(long, value_name = "DIR")]
+        storage_dir: Option<std::path::PathBuf>,
+    },
+    /// Puts the targets of an evicted device on another one; with one UUID, the device back into use.
+    Replace {
+        /// UUID of the evicted device.
+        old: uuid::Uuid,
+        /// UUID of the device that takes its place, if it is another one.
+        new: Option<uuid::Uuid>,
+    },
 }
 
 #[derive(Subcommand)]

@@ -2,6 +2,7 @@
 
 use core::cell::{Cell, RefCell};
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::Waker;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
@@ -33,6 +34,7 @@ pub(crate) struct Core {
     /// At the device.
     outstanding: Cell<u32>,
     counters: Arc<Counters>,
+    evicted: Arc<AtomicBool>,
     poller: RefCell<Option<Poller>>,
     /// Keeps the device's descriptor in the reactor's set.
     watch: RefCell<Option<FdWatch>>,
@@ -71,6 +73,7 @@ impl Core {
             reserved: Cell::new(depth),
             outstanding: Cell::new(0),
             counters: entry.health.join(),
+            evicted: Arc::clone(&entry.evicted),
             poller: RefCell::new(None),
             has_watch: watch.is_some(),
             watch: RefCell::new(watch),
@@ -88,6 +91,12 @@ impl Core {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether the device was taken out of use.
+    #[inline]
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.evicted.load(Ordering::Relaxed)
     }
 
     pub(crate) fn operations(&self) -> &Operations {

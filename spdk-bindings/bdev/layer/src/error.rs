@@ -225,6 +225,9 @@ pub enum Reject {
     /// The device cannot do it.
     #[error("the device does not support it")]
     Unsupported,
+    /// The device was taken out of use.
+    #[error("the device was evicted: `keel devices` says why")]
+    Evicted,
     /// As many I/Os as the queue holds are submitted and not reaped.
     #[error("the queue is full ({depth} I/Os)")]
     QueueFull {

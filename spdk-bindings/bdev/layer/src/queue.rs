@@ -53,11 +53,13 @@ impl Limits {
         self.allowed.contains(request.op) && range && data
     }
 
-    /// Why [`Limits::accepts`] said no.
+    /// Why a request is refused.
     #[cold]
-    pub(crate) fn why(&self, request: &Request) -> Reject {
+    pub(crate) fn why(&self, request: &Request, core: &Core) -> Reject {
         let blocks = u64::from(request.blocks);
-        if !self.supports.contains(request.op) {
+        if core.is_evicted() {
+            Reject::Evicted
+        } else if !self.supports.contains(request.op) {
             Reject::Unsupported
         } else if !self.allowed.contains(request.op) {
             Reject::ReadOnly
@@ -119,8 +121,8 @@ impl IoQueue {
     /// [`Rejected`] with the request: bad range, length, buffer or mode, or the queue is full (reap first).
     #[inline]
     pub fn submit(&self, request: Request) -> Result<(), Rejected> {
-        if !self.limits.accepts(&request) {
-            let why = self.limits.why(&request);
+        if !self.limits.accepts(&request) || self.core.is_evicted() {
+            let why = self.limits.why(&request, &self.core);
             return Err(Rejected { request, why });
         }
         match self.core.submit(self.route, request) {

@@ -1,6 +1,7 @@
 //! The devices of a process by name, and who has them open.
 
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,6 +32,8 @@ pub(crate) struct Entry {
     pub(crate) name: Arc<str>,
     pub(crate) geometry: Geometry,
     pub(crate) health: HealthBook,
+    /// Shared with every channel: I/O is refused while set.
+    pub(crate) evicted: Arc<AtomicBool>,
     io_device: IoDevice<ChannelCore>,
     holders: Mutex<Holders>,
 }
@@ -72,6 +75,7 @@ impl Registry {
             name: name.as_str().into(),
             geometry,
             health: HealthBook::default(),
+            evicted: Arc::default(),
             io_device: channel::io_device(&name, entry.clone()),
             holders: Mutex::default(),
         });
@@ -147,6 +151,18 @@ impl Registry {
             .get(name)
             .map(|entry| entry.health.read())
             .ok_or_else(|| not_found(name, &devices))
+    }
+
+    /// Takes a device out of use, or puts it back: while it is evicted every new I/O is refused ([`crate::Reject::Evicted`]); what is out ends as
+    /// it would. DAOS: a blobstore in state OUT.
+    ///
+    /// # Errors
+    /// [`BdevErrorKind::NotFound`].
+    pub fn set_evicted(&self, name: &str, evicted: bool) -> Result<(), BdevError> {
+        let devices = lock(&self.devices);
+        let entry = devices.get(name).ok_or_else(|| not_found(name, &devices))?;
+        entry.evicted.store(evicted, Ordering::Release);
+        Ok(())
     }
 
     /// Forgets a device that nobody has open.

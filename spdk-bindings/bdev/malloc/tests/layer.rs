@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bdev_malloc::MallocBdev;
 use spdk_bdev::{BdevErrorKind, Descriptor, Mode, Op, Registry, Request};
 use spdk_env::{DmaBuf, DmaPool};
+use spdk_thread::ThreadOptions;
 use spdk_thread::testing::Lockstep;
 
 const BLOCK: usize = 512;
@@ -242,7 +243,11 @@ fn a_future_completes_in_the_turn_after_its_submission() {
 #[test]
 fn more_futures_than_the_channel_holds_wait_in_line() {
     let mut lockstep = Lockstep::new();
-    let thread = lockstep.thread("t");
+    let all_in_one_turn = ThreadOptions {
+        task_batch: 1000,
+        ..ThreadOptions::default()
+    };
+    let thread = lockstep.thread_with("t", all_in_one_turn);
     let channel = open(&registry(), "mem").get_channel(&thread).unwrap();
     let order = Rc::new(RefCell::new(Vec::new()));
     let tasks: Vec<_> = (0..1000u32)
@@ -427,4 +432,29 @@ fn one_thread_has_one_channel_per_device() {
     drop((a, b, queue));
     lockstep.settle();
     assert_eq!(thread.pollers().len(), 0);
+}
+
+#[test]
+fn an_evicted_device_refuses_and_finishes_what_it_has() {
+    let registry = registry();
+    let descriptor = open(&registry, "mem");
+    let mut lockstep = Lockstep::new();
+    let thread = lockstep.thread("t");
+    let channel = descriptor.get_channel(&thread).unwrap();
+    let queue = channel.queue(4).unwrap();
+    queue.submit(Request::write(0, 1, filled(1, 5))).unwrap();
+    registry.set_evicted("mem", true).unwrap();
+    let refused = queue.submit(Request::read(0, 1, filled(1, 0))).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "read of 1 blocks at lba 0 rejected: the device was evicted: `keel devices` says why"
+    );
+    assert!(refused.request.buf.is_some());
+    let other = channel.clone();
+    let read = lockstep.block_on(&thread, async move { other.flush().await });
+    assert!(read.unwrap().unwrap_err().to_string().contains("evicted"));
+    assert_eq!(queue.reap(4, |done| assert!(done.result.is_ok())), 1);
+    registry.set_evicted("mem", false).unwrap();
+    queue.submit(Request::read(0, 1, filled(1, 0))).unwrap();
+    assert!(registry.set_evicted("nobody", true).is_err());
 }

@@ -1,0 +1,123 @@
+//! Events that operators must hear of (DAOS: RAS): into the log, and to the control server where there is one.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use drpc_wire::control::{ControlServer, event};
+use drpc_wire::shared::RasEvent;
+
+use crate::state::NO_RANK;
+
+/// For the control server to take an event.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What happened to a device (DAOS `src/include/daos_srv/ras.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeviceEvent {
+    SetFaulty,
+    Unplugged,
+    Replaced,
+}
+
+impl DeviceEvent {
+    /// DAOS's number, name and severity.
+    fn facts(self) -> (u32, &'static str, u32) {
+        match self {
+            DeviceEvent::SetFaulty => (20, "device_set_faulty", event::SEVERITY_ERROR),
+            DeviceEvent::Unplugged => (22, "device_unplugged", event::SEVERITY_WARNING),
+            DeviceEvent::Replaced => (24, "device_replace", event::SEVERITY_NOTICE),
+        }
+    }
+}
+
+/// Where events go.
+pub(crate) struct Ras {
+    control_server: Option<ControlServer>,
+    rank: AtomicU32,
+}
+
+impl Ras {
+    pub(crate) fn new(control_server: Option<PathBuf>) -> Ras {
+        Ras {
+            control_server: control_server.map(|socket| ControlServer::new(socket, Some(PATIENCE))),
+            rank: AtomicU32::new(NO_RANK),
+        }
+    }
+
+    /// The rank that events carry from now on.
+    pub(crate) fn set_rank(&self, rank: u32) {
+        self.rank.store(rank, Ordering::Relaxed);
+    }
+
+    /// Raises an event. Waits for the control server's socket: not on an xstream.
+    pub(crate) fn raise(&self, what: DeviceEvent, device: &str, text: &str) {
+        let (id, name, severity) = what.facts();
+        if severity == event::SEVERITY_NOTICE {
+            tracing::info!(ras = name, device, "{text}");
+        } else {
+            tracing::error!(ras = name, device, "{text}");
+        }
+        let Some(server) = &self.control_server else {
+            return;
+        };
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let report = RasEvent {
+            id,
+            msg: text.to_owned(),
+            timestamp: iso8601(since),
+            r#type: event::TYPE_INFO,
+            severity,
+            hostname: rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned(),
+            rank: self.rank.load(Ordering::Relaxed),
+            hw_id: device.to_owned(),
+            proc_id: u64::from(std::process::id()),
+            ..RasEvent::default()
+        };
+        if let Err(error) = server.raise_event(report) {
+            tracing::warn!(%error, "the control server did not take the event");
+        }
+    }
+}
+
+/// `2026-11-25T18:30:00.123456+00:00`. Days to a date as in Howard Hinnant's `civil_from_days`.
+fn iso8601(since: Duration) -> String {
+    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}+00:00",
+        second / 3600,
+        second / 60 % 60,
+        second % 60,
+        since.subsec_micros()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_written_as_daos_writes_it() {
+        assert_eq!(iso8601(Duration::ZERO), "1970-01-01T00:00:00.000000+00:00");
+        let leap_day = Duration::from_micros(1_709_210_096_000_789);
+        assert_eq!(iso8601(leap_day), "2024-02-29T12:34:56.000789+00:00");
+    }
+}
