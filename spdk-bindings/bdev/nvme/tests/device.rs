@@ -12,6 +12,7 @@ use nvme_spec::status;
 use spdk_bdev::testing::{Oracle, drive};
 use spdk_bdev::{Mode, Registry};
 use spdk_env::{DmaBuf, DmaPool};
+use spdk_reactor::{Depth, ReactorOptions, ReactorSet};
 use spdk_thread::{Thread, ThreadOptions};
 
 const MS: u64 = 1_000_000;
@@ -304,4 +305,59 @@ fn a_namespace_that_is_not_there_or_cannot_be_used_is_refused_in_words() {
     assert!(refused(1).starts_with(
         "nvme fake0: it cannot be driven: namespace 1: it is formatted with 16 bytes of metadata"
     ));
+}
+
+/// On a reactor that sleeps while it waits: it must be woken by completions, by time-outs of a command that is lost for ever, by a
+/// reset, and by removal.
+#[test]
+fn a_sleeping_reactor_is_woken_by_completions_time_outs_resets_and_removal() {
+    let fake = FakeController::new(FakeOptions {
+        interrupts: 4,
+        ..FakeOptions::default()
+    });
+    let _running = fake.run();
+    let device = attach(&fake, 1);
+    let registry = register(&device, "d", 1);
+    let descriptor = registry.open("d", Mode::ReadWrite, "test").unwrap();
+    let cpu = spdk_env::cpu::allowed().unwrap()[0];
+    let options = ReactorOptions {
+        cpus: vec![cpu],
+        idle_latency_us: 20,
+        pin: true,
+        name_prefix: "test".into(),
+    };
+    let mut set = ReactorSet::start(&options).unwrap();
+    let thread = set.reactors()[0]
+        .spawn_thread("t", ThreadOptions::default(), |_| {})
+        .unwrap();
+    let flush = move |descriptor: &spdk_bdev::Descriptor| {
+        let (reply, answer) = channel();
+        let descriptor = descriptor.clone();
+        thread
+            .send(move |thread: &Thread| {
+                let channel = descriptor.get_channel(thread).unwrap();
+                let task = thread.spawn("flush", async move {
+                    let _ = reply.send(channel.flush().await.map_err(|error| error.errno()));
+                });
+                task.unwrap().detach();
+            })
+            .unwrap();
+        answer.recv_timeout(Duration::from_secs(60)).unwrap()
+    };
+    let only_io = Match::queue(1);
+    // About 10 ms, give or take: far longer than polling goes on.
+    fake.inject(Fault::once(only_io, Wrong::Late(20_000)));
+    assert_eq!(flush(&descriptor), Ok(()), "completion");
+    fake.inject(Fault::once(only_io, Wrong::Lost));
+    assert_eq!(flush(&descriptor), Ok(()), "time-out, abort, retry");
+    fake.inject(Fault::once(only_io, Wrong::Fatal));
+    assert_eq!(flush(&descriptor), Ok(()), "reset, retry");
+    assert!(
+        set.reactors()[0].stats().at(Depth::Sleep).count > 0,
+        "it never slept"
+    );
+    fake.inject(Fault::once(only_io, Wrong::Remove));
+    assert_eq!(flush(&descriptor), Err(Some(19)), "removal");
+    drop((flush, descriptor));
+    set.shutdown(Duration::from_secs(60)).unwrap();
 }

@@ -78,7 +78,20 @@ impl<B: DeviceBacking> Inner<B> {
         let Some(shared) = self.shared.get() else {
             return Ending::Removed;
         };
+        // A command that never completes never interrupts: queue pairs that sleep are woken often enough to look at the time.
+        let beat = self.options.io_timeout.min(self.options.abort_timeout) / 8;
+        let mut next_beat = self.now();
         loop {
+            if self.now() >= next_beat {
+                next_beat = self.now().saturating_add(beat);
+                let is_active =
+                    |queue: &&Arc<QueueShared>| queue.active.load(Ordering::Relaxed) == 1;
+                shared
+                    .queues()
+                    .iter()
+                    .filter(is_active)
+                    .for_each(|queue| queue.wake());
+            }
             let csts = self.registers().read32(register::CSTS);
             if csts == register::ABSENT || self.backing.is_removed() {
                 return Ending::Removed;

@@ -161,6 +161,13 @@ impl QueueShared {
         }
     }
 
+    /// Wakes a thread that sleeps until the queue interrupts, as if it had.
+    pub(crate) fn wake(&self) {
+        if let Some((_, fd)) = &self.interrupt {
+            spdk_env::ring_eventfd(fd);
+        }
+    }
+
     /// The queue pair has let go of the queue for this reset.
     pub(crate) fn acknowledge(&self, phase: Phase) {
         self.acknowledged.store(phase.0, Ordering::Release);
@@ -262,6 +269,8 @@ impl<B: DeviceBacking> Shared<B> {
         self.phase.store(phase.0, Ordering::SeqCst);
         // Against the fence of a queue pair that becomes active.
         fence(Ordering::SeqCst);
+        // One with I/O may sleep until the device interrupts, which it will not do now.
+        self.queues().iter().for_each(|queue| queue.wake());
     }
 
     pub(crate) fn end(&self) -> Option<End> {
