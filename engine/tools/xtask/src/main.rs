@@ -5,6 +5,7 @@
 //! | `check` | `check`: rules on the source tree itself, in a second or two |
 //! | `run` | `run`: builds all, starts an engine, stores and re-reads real files, serves |
 //! | `test` | `test`: everything that CI runs, stage by stage |
+//! | `vm` | `vm`: builds all and starts `keel-vm`, which has VMs and the tests in them |
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -17,6 +18,7 @@ mod finding;
 mod run;
 mod source_tree;
 mod test;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +44,9 @@ enum Command {
     Run(run::Args),
     /// Everything that CI runs; all stages, then one table
     Test(test::Args),
+    /// A root shell in a VM with emulated NVMe, or `exec`, `list`, `run TEST` (`cargo xtask vm help`)
+    #[command(disable_help_flag = true)]
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +54,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::command(&root(), &args),
         Command::Run(args) => run::command(&root(), &args),
         Command::Test(args) => test::command(&root(), &args),
+        Command::Vm(args) => vm::command(&root(), &args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -17,6 +17,9 @@ pub(crate) struct Args {
     /// Run only these stages (see --list)
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     only: Vec<String>,
+    /// Leave out these stages: `--skip vm` where QEMU cannot be had
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    skip: Vec<String>,
     /// Name the stages and what each one runs
     #[arg(long)]
     list: bool,
@@ -33,6 +36,7 @@ pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
     if let Some(unknown) = args
         .only
         .iter()
+        .chain(&args.skip)
         .find(|name| !stages.iter().any(|stage| stage.name == **name))
     {
         let known: Vec<&str> = stages.iter().map(|stage| stage.name).collect();
@@ -41,8 +45,10 @@ pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
             known.join(", ")
         );
     }
-    let chosen =
-        |stage: &&Stage| args.only.is_empty() || args.only.iter().any(|name| name == stage.name);
+    let names = |list: &[String], stage: &Stage| list.iter().any(|name| name == stage.name);
+    let chosen = |stage: &&Stage| {
+        (args.only.is_empty() || names(&args.only, stage)) && !names(&args.skip, stage)
+    };
     let mut rows = Vec::new();
     for stage in stages.iter().filter(chosen) {
         println!("\n== {}: {}", stage.name, stage.shown());

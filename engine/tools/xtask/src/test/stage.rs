@@ -66,31 +66,39 @@ impl Outcome {
     }
 }
 
-/// All stages in the order in which they run: quick answers first.
-pub(crate) fn all(root: &Path) -> Vec<Stage> {
-    let cargo = |name, args| Stage {
+/// A cargo command that every machine with a toolchain can run.
+fn cargo_stage(name: &'static str, args: &'static [&'static str]) -> Stage {
+    Stage {
         name,
         work: Work::Cargo {
             args,
             env: Vec::new(),
             needs: None,
         },
-    };
-    let tests = if is_installed("nextest") {
-        cargo("test", &["nextest", "run", "--workspace", "--no-fail-fast"])
+    }
+}
+
+fn tests() -> Stage {
+    const NEXTEST: [&str; 4] = ["nextest", "run", "--workspace", "--no-fail-fast"];
+    const PLAIN: [&str; 6] = [
+        "test",
+        "--workspace",
+        "--lib",
+        "--bins",
+        "--tests",
+        "--no-fail-fast",
+    ];
+    let args: &'static [&'static str] = if is_installed("nextest") {
+        &NEXTEST
     } else {
-        cargo(
-            "test",
-            &[
-                "test",
-                "--workspace",
-                "--lib",
-                "--bins",
-                "--tests",
-                "--no-fail-fast",
-            ],
-        )
+        &PLAIN
     };
+    cargo_stage("test", args)
+}
+
+/// All stages in the order in which they run: quick answers first.
+pub(crate) fn all(root: &Path) -> Vec<Stage> {
+    let cargo = cargo_stage;
     let deny = &[
         "deny",
         "--workspace",
@@ -126,7 +134,7 @@ pub(crate) fn all(root: &Path) -> Vec<Stage> {
         ),
         // Tests start the daemon and load modules: programs and shared libraries must be there.
         cargo("build", &["build", "--workspace"]),
-        tests,
+        tests(),
         cargo(
             "doctest",
             &["test", "--workspace", "--doc", "--no-fail-fast"],
@@ -135,6 +143,11 @@ pub(crate) fn all(root: &Path) -> Vec<Stage> {
             name: "loom",
             work: loom(root),
         },
+        // Last: the slowest, and the one that wants all processors.
+        cargo(
+            "vm",
+            &["run", "--quiet", "--package", "vm_tests", "--", "run"],
+        ),
     ]
 }
 

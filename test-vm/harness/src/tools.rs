@@ -1,0 +1,141 @@
+//! Programs of the host that a VM needs, and how one gets them.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// A program and the Debian package that has it.
+pub(crate) struct Tool {
+    pub(crate) program: &'static str,
+    pub(crate) package: &'static str,
+}
+
+/// All that a VM needs beyond what every Debian has.
+pub(crate) const QEMU: [Tool; 2] = [
+    Tool {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+    },
+    Tool {
+        program: "qemu-img",
+        package: "qemu-utils",
+    },
+];
+
+/// Where a program is, along the PATH.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}
+
+/// Makes sure of the tools: as root on a machine with apt they are installed, otherwise the error has the command.
+pub(crate) fn ensure_all(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<&Tool> = tools
+        .iter()
+        .filter(|tool| find(tool.program).is_none())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let programs: Vec<&str> = missing.iter().map(|tool| tool.program).collect();
+    let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    let (programs, packages) = (programs.join(", "), packages.join(" "));
+    let cure = format!("apt-get install --no-install-recommends {packages}");
+    ensure!(
+        find("apt-get").is_some(),
+        "{programs} not found, and this machine has no apt: install what Debian calls {packages}"
+    );
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "{programs} not found; install with: sudo {cure}"
+    );
+    eprintln!("{programs} not found; as root, so: {cure}");
+    let mut args = vec!["install", "-y", "--no-install-recommends"];
+    args.extend(packages.split(' '));
+    if apt(&args).is_err() {
+        // The package lists may be older than the archive, or missing.
+        apt(&["update"])?;
+        apt(&args)?;
+    }
+    match missing.iter().find(|tool| find(tool.program).is_none()) {
+        None => Ok(()),
+        Some(tool) => bail!("{} is installed and has no {}", tool.package, tool.program),
+    }
+}
+
+/// Runs apt-get without questions.
+pub(crate) fn apt(args: &[&str]) -> Result<()> {
+    output(
+        Command::new("apt-get")
+            .arg("-q")
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+    .map(drop)
+}
+
+/// Runs a program that must succeed and gives what it wrote.
+pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
+    let shown = shown(command);
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run `{shown}`"))?;
+    ensure!(
+        output.status.success(),
+        "`{shown}` failed ({}):\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(output.stdout)
+}
+
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
+    words.join(" ")
+}
+
+/// SHA-256 of a file, in hexadecimal.
+pub(crate) fn sha256(file: &Path) -> Result<String> {
+    let line = output(Command::new("sha256sum").arg("--binary").arg(file))?;
+    let line = String::from_utf8_lossy(&line).into_owned();
+    // A name with a backslash or newline is escaped, and the line then begins with a backslash.
+    let sum = line.trim_start_matches('\\').split(' ').next();
+    Ok(sum.unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_along_the_path() {
+        assert!(find("sh").is_some_and(|path| path.is_absolute()));
+        assert_eq!(find("no-such-program-anywhere"), None);
+    }
+
+    #[test]
+    fn a_failed_program_is_quoted() {
+        let error = output(Command::new("sh").args(["-c", "echo out; echo why >&2; exit 3"]));
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("out\nwhy") && error.contains("exit status: 3"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn checksums_are_those_of_sha256() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("abc");
+        std::fs::write(&file, "abc").unwrap();
+        let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256(&file).unwrap(), known);
+    }
+}

@@ -1,0 +1,85 @@
+//! The tests.
+
+mod machines;
+
+use anyhow::Result;
+
+use crate::rig::Rig;
+
+/// One test.
+pub(crate) struct Test {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) profile: &'static str,
+    pub(crate) boot: Boot,
+    /// An error or a panic is a failure.
+    pub(crate) run: fn(&mut Rig) -> Result<()>,
+}
+
+/// Whose machine a test runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Boot {
+    /// One that others use, too: the test leaves it as it found it.
+    Shared,
+    /// Its own.
+    Own,
+}
+
+pub(crate) const ALL: &[Test] = &[
+    Test {
+        name: "agent_runs_and_moves",
+        about: "commands, exit codes, signals, users, files of any size",
+        profile: "one_nvme",
+        boot: Boot::Shared,
+        run: machines::agent_runs_and_moves,
+    },
+    Test {
+        name: "machine_one_nvme",
+        about: "an SSD behind an IOMMU, huge pages, the host's network",
+        profile: "one_nvme",
+        boot: Boot::Shared,
+        run: machines::one_nvme,
+    },
+    Test {
+        name: "machine_hot_plug",
+        about: "the kernel loses an SSD and gets it back with its data",
+        profile: "one_nvme",
+        boot: Boot::Own,
+        run: machines::hot_plug,
+    },
+    Test {
+        name: "machine_four_nvme",
+        about: "namespaces, block sizes, queue limits as the profile says",
+        profile: "four_nvme",
+        boot: Boot::Shared,
+        run: machines::four_nvme,
+    },
+    Test {
+        name: "machine_power_cut",
+        about: "what was flushed survives QEMU's death; what was not may not",
+        profile: "power_cut",
+        boot: Boot::Own,
+        run: machines::power_cut,
+    },
+    Test {
+        name: "machine_no_iommu",
+        about: "no IOMMU group, uio can be had",
+        profile: "no_iommu",
+        boot: Boot::Shared,
+        run: machines::no_iommu,
+    },
+    Test {
+        name: "machine_numa",
+        about: "two nodes with a processor and huge pages each",
+        profile: "numa",
+        boot: Boot::Shared,
+        run: machines::numa,
+    },
+    Test {
+        name: "machine_pair",
+        about: "two VMs reach each other",
+        profile: "pair",
+        boot: Boot::Own,
+        run: machines::pair,
+    },
+];
