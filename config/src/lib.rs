@@ -19,7 +19,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `engine`, `device`, `services`, `watchdog` | the sections of the file |
+//! | `engine`, `device`, `services`, `watchdog`, `health` | the sections of the file |
 //! | `size` | `"64MiB"` |
 //! | `tree` | the parsed text with the place of every key |
 //! | `shape`, `words` | what the file may look like, from the JSON schema |
@@ -35,6 +35,7 @@ mod document;
 mod engine;
 mod error;
 mod explain;
+mod health;
 mod machine;
 mod render;
 mod services;
@@ -56,6 +57,7 @@ pub use document::Document;
 pub use engine::Engine;
 pub use error::{ConfigError, ConfigErrors, Kind};
 pub use explain::{UnknownKey, explain, keys};
+pub use health::Health;
 pub use machine::{Machine, PathInfo, PathKind};
 pub use services::{Drpc, LogFormat, Modules, Rpc, Telemetry};
 pub use shape::schema_json;
@@ -86,6 +88,9 @@ pub struct Config {
 
     /// What counts as stuck, and what happens then.
     pub watchdog: Watchdog,
+
+    /// When a device is taken out of use by itself.
+    pub health: Health,
 
     /// The block devices, in order. As many devices as targets: target 0 gets the first, target 1 the second, and so on. Fewer:
     /// the targets must divide evenly, and consecutive targets share a device in equal slices.

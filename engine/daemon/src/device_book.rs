@@ -39,6 +39,7 @@ pub(crate) struct Description {
 enum Ask {
     SetFaulty(Uuid, oneshot::Sender<keel::Ack>),
     Replace(Uuid, Uuid, oneshot::Sender<keel::Ack>),
+    Look,
 }
 
 struct Watched {
@@ -71,6 +72,7 @@ impl DeviceBook {
         file: TableFile,
         registry: &Registry,
         devices: Vec<Opened>,
+        criteria: Criteria,
         ras: Ras,
     ) -> Result<DeviceBook, BootError> {
         let mut table = file.load().map_err(BootError::cannot_use)?;
@@ -102,7 +104,7 @@ impl DeviceBook {
         }
         let watch = |opened| Watched {
             opened,
-            monitor: Monitor::new(Criteria::default()),
+            monitor: Monitor::new(criteria),
         };
         let inner = Inner {
             table,
@@ -199,6 +201,15 @@ impl DeviceBook {
             .unwrap_or_else(|_| refused(Der::SHUTDOWN, "the engine is stopping".to_owned()))
     }
 
+    /// Somebody wants to know: looks at the devices now, not only when it is time.
+    pub(crate) fn look_now(&self) {
+        let asks = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asks) = &*asks {
+            // A thread that is gone looks no more.
+            let _ = asks.send(Ask::Look);
+        }
+    }
+
     /// Stops watching.
     pub(crate) fn stop(&self) {
         self.asks
@@ -250,7 +261,7 @@ impl Shared {
                     drop(answer.send(self.set_faulty(uuid, "set faulty by an operator")))
                 }
                 Ok(Ask::Replace(old, new, answer)) => drop(answer.send(self.replace(old, new))),
-                Err(RecvTimeoutError::Timeout) => self.look(),
+                Ok(Ask::Look) | Err(RecvTimeoutError::Timeout) => self.look(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }

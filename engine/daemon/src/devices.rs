@@ -12,6 +12,7 @@ use spdk_bdev::{Bdev, Descriptor, Mode, Registry};
 use crate::device_book::{DeviceBook, Opened};
 use crate::error::BootError;
 use crate::ras::Ras;
+use crate::wiring;
 
 /// One target's part of its device.
 #[derive(Clone)]
@@ -113,7 +114,13 @@ fn book(
     });
     let file = TableFile::in_dir(&config.engine.storage_dir);
     let ras = Ras::new(config.drpc.control_server.clone());
-    DeviceBook::open(file, registry, opened.collect(), ras)
+    DeviceBook::open(
+        file,
+        registry,
+        opened.collect(),
+        wiring::criteria(config),
+        ras,
+    )
 }
 
 fn open(device: &Device) -> Result<Arc<dyn Bdev>, BootError> {

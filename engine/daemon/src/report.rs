@@ -138,6 +138,7 @@ pub(crate) fn modules(engine: &Engine) -> keel::ModulesList {
 }
 
 pub(crate) fn devices(engine: &Engine) -> keel::Devices {
+    engine.devices.book.look_now();
     let devices = engine.devices.registry.list().into_iter().map(|bdev| {
         let geometry = bdev.geometry();
         let known = engine.devices.book.describe(bdev.name());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use engine_config::{Config, LogFormat, Machine, Provider};
+use engine_devices::Criteria;
 use engine_loader::SearchPath;
 use engine_rpc::BulkClass;
 use engine_telemetry::log::{Format, LogOptions};
@@ -50,6 +51,14 @@ pub(crate) fn reactors(config: &Config, cpus: Vec<usize>) -> ReactorOptions {
         idle_latency_us: config.engine.idle_latency_us.into(),
         pin: true,
         name_prefix: "keel_reactor".to_owned(),
+    }
+}
+
+pub(crate) fn criteria(config: &Config) -> Criteria {
+    Criteria {
+        enabled: config.health.auto_evict,
+        max_io_errs: config.health.max_io_errors.into(),
+        ..Criteria::default()
     }
 }
 

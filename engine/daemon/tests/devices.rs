@@ -115,6 +115,52 @@ fn an_evicted_device_takes_no_io_until_it_is_put_back_also_over_a_restart() {
 }
 
 #[test]
+fn a_device_that_fails_too_often_is_evicted_by_itself() {
+    let mut config = Config::new(2, Kind::File);
+    config.more = "[health]\nmax_io_errors = 2\n".to_owned();
+    let engine = config.start();
+    let pool = engine.connect().create_pool("tank", 64 << 20).unwrap();
+    let cont = pool.create_container("cont").unwrap();
+    for nr in 0..16 {
+        cont.put(
+            &format!("object {nr}"),
+            &mut Cursor::new(vec![7; 1 << 20]),
+            PutOptions::default(),
+        )
+        .unwrap();
+    }
+    // Everything that target 1 wrote is gone: its reads end early.
+    let file = fs::File::options()
+        .write(true)
+        .open(config.device(1))
+        .unwrap();
+    file.set_len(4096).unwrap();
+    let get = |nr: u32| {
+        cont.get(
+            &format!("object {nr}"),
+            &mut Vec::new(),
+            obj_client::GetOptions::default(),
+        )
+    };
+    let failed = (0..16).filter(|nr| get(*nr).is_err()).count();
+    assert!(failed > 2, "only {failed} reads failed");
+    let evicted = ("d1".to_owned(), "evicted".to_owned(), vec![1]);
+    eventually("the device is evicted", || {
+        devices(&engine).contains(&evicted).then_some(())
+    });
+    engine.wait_log("reads and writes failed, more than 2");
+    let list: keel::Devices = engine.ask(modules::KEEL, methods::DEVICES, &());
+    assert!(
+        list.devices[1]
+            .reason
+            .ends_with("reads and writes failed, more than 2"),
+        "{list:?}"
+    );
+    assert_eq!(list.devices[0].state, "normal");
+    assert_eq!(engine.terminate().code, Some(0));
+}
+
+#[test]
 fn what_daos_refuses_is_refused() {
     let config = Config::new(2, Kind::File);
     let engine = config.start();
