@@ -6,7 +6,7 @@
 //!
 //! Key types: [`module!`] (descriptor), [`TlsKey`] (one value per xstream), [`Request`]/[`Reply`] (RPC),
 //! [`DrpcCall`]/[`DrpcReply`] (dRPC), [`Bdev`] and [`DmaBuf`] (this target's share of its device), [`spawn`],
-//! [`spawn_on`], [`sleep`] (tasks), [`rpc_call`] (other modules), [`query`] (the engine), [`Counter`] and kin, [`Der`].
+//! [`spawn_on`], [`sleep`] (tasks), [`spawn_ult`] (straight-line code), [`collective`] (many targets), [`rpc_call`] (other modules), [`query`] (the engine), [`Counter`] and kin, [`Der`].
 //!
 //! Thread rule: everything belongs to the xstream it was made on, unless its type is `Send`. A panic in a module's
 //! code ends the request, task or call it happened in, is logged with the module's name, and goes no further.
@@ -18,11 +18,12 @@
 //! a module in ten minutes.
 //!
 //! Modules: `engine` (the host's table), `declare` (the macro), `life`, `tls`, `task`, `waker`, `timer`, `poller`,
-//! `buffer`, `bdev`, `rpc`, `sched`, `drpc`, `call`, `log`, `metrics`, `sync`.
+//! `buffer`, `bdev`, `rpc`, `sched`, `drpc`, `call`, `collective`, `ult` straight-line code, `log`, `metrics`, `sync`.
 
 mod bdev;
 mod buffer;
 mod call;
+mod collective;
 mod declare;
 mod drpc;
 mod engine;
@@ -36,11 +37,13 @@ pub mod sync;
 mod task;
 mod timer;
 mod tls;
+mod ult;
 mod waker;
 
 pub use bdev::{Bdev, BdevInfo, IoFuture};
 pub use buffer::DmaBuf;
 pub use call::{Answer, CallError, CallFuture, QueryFuture, Tag, query, rpc_call};
+pub use collective::collective;
 pub use daos_errno::Der;
 pub use drpc::{DrpcCall, DrpcReply, DrpcStatus};
 pub use engine::{now_ns, shutting_down};
@@ -53,6 +56,7 @@ pub use sched::{ReqAttr, ReqClass, RpcHead};
 pub use task::{JoinError, JoinHandle, RemoteJoin, Xs, spawn, spawn_on, tasklet, yield_now};
 pub use timer::{Sleep, sleep, sleep_until};
 pub use tls::{ModuleInfo, PerXstream, Tags, TlsKey, module_info, targets};
+pub use ult::{Ult, UltHandle, UltOptions, block_on, sleep_ult, spawn_ult, yield_ult};
 
 /// What the expansion of [`module!`] and the log macros uses. Not for modules.
 #[doc(hidden)]

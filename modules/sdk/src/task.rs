@@ -39,7 +39,7 @@ pub enum Xs {
 }
 
 impl Xs {
-    fn kind(self) -> (i32, i32) {
+    pub(crate) fn kind(self) -> (i32, i32) {
         let target = |t: u32| i32::try_from(t).unwrap_or(i32::MAX); // the engine refuses it
         match self {
             Xs::Current => (DSS_XS_SELF, -1),

@@ -2,8 +2,8 @@
 
 use module_sdk::{
     Bdev, Counter, Der, DmaBuf, DrpcCall, DrpcReply, ModuleInfo, PerXstream, Reply, Request, Tag,
-    Tags, TlsKey, Xs, module_info, poller, query, rpc_call, sleep, spawn, spawn_on, tasklet,
-    yield_now,
+    Tags, TlsKey, UltHandle, UltOptions, Xs, block_on, collective, module_info, poller, query,
+    rpc_call, sleep, sleep_ult, spawn, spawn_on, spawn_ult, tasklet, yield_now, yield_ult,
 };
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -25,6 +25,7 @@ module_sdk::module! {
         1 => {
             ECHO => echo, PANIC => panics, STORE => store, SPREAD => spread, CALL => call, REST => rest,
             FORGET => forget, POLL => polls, FLOOD => flood, COUNT => count, TASKLET => tasklets,
+            STRAIGHT => straight, EVERYWHERE => everywhere,
         },
         2 => { ECHO => echo },
     },
@@ -42,6 +43,8 @@ pub const POLL: u32 = 8;
 pub const FLOOD: u32 = 9;
 pub const COUNT: u32 = 10;
 pub const TASKLET: u32 = 11;
+pub const STRAIGHT: u32 = 12;
+pub const EVERYWHERE: u32 = 13;
 
 pub const fn opcode(index: u32) -> u32 {
     51 << 24 | 1 << 16 | index
@@ -260,6 +263,77 @@ async fn tasklets(_: Request) -> Result<Reply, Der> {
     tasklet(Xs::Target(1), "count", || {
         TASKLETS.fetch_add(1, Ordering::AcqRel);
     })?;
+    Ok(Reply::ok())
+}
+
+/// Block I/O and an RPC in straight-line code; ULTs that are joined, woken, aborted, and one that panics.
+async fn straight(request: Request) -> Result<Reply, Der> {
+    let refused = block_on(async {});
+    assert_eq!(refused, Err(Der::OP_NOT_PERMITTED), "a task awaits");
+    assert!(yield_ult() && sleep_ult(Duration::ZERO).is_err() && UltHandle::of_this().is_err());
+    let (options, body) = (UltOptions::default(), request.body().to_vec());
+    let ult = spawn_ult(Xs::Current, "straight", options, move || {
+        let bdev = Bdev::open()?;
+        let mut buf = DmaBuf::alloc(bdev.info().block_size as usize)?;
+        buf[..body.len()].copy_from_slice(&body);
+        let (written, buf) = block_on(bdev.write(7, 1, buf, false))?;
+        written?;
+        let (read, buf) = block_on(bdev.read(7, 1, buf))?;
+        read?;
+        let echo = rpc_call(
+            Tag::Target(1),
+            opcode(ECHO),
+            &buf[..body.len()],
+            DmaBuf::empty(),
+        );
+        let echoed = block_on(echo)??;
+        let sleeper = spawn_ult(Xs::Target(1), "sleeper", options, || {
+            let woken = sleep_ult(Duration::from_secs(3600));
+            while !yield_ult() {}
+            woken
+        })?;
+        sleeper.handle().wake()?;
+        assert!(!yield_ult());
+        sleeper.handle().abort()?;
+        // Woken by either, or aborted before it slept.
+        assert!(sleeper.join()?.is_ok());
+        let bad = spawn_ult(Xs::System, "bad", options, || panic!("as asked"))?;
+        assert_eq!(bad.join().err(), Some::<Der>(Der::MISC));
+        assert_eq!(
+            spawn_ult(Xs::Target(9), "none", options, || ()).err(),
+            Some(Der::INVAL)
+        );
+        assert_eq!(
+            spawn_ult(Xs::Current, "", options, || ()).err(),
+            Some(Der::INVAL)
+        );
+        Ok::<_, Der>(echoed.body)
+    })?;
+    Ok(Reply::ok().with_body(ult.await??))
+}
+
+/// Each target is asked; the second fails.
+async fn everywhere(_: Request) -> Result<Reply, Der> {
+    let mut told = Vec::new();
+    let mine = |target: u32| Ok(target as u8 + 10);
+    let work = |given: u8| async move {
+        yield_now().await;
+        match module_info().and_then(|info| info.target) {
+            Some(1) => Err(Der::NOSPACE),
+            _ => Ok(given),
+        }
+    };
+    let first = collective("all", None, mine, work, |target, result| {
+        told.push((target, result))
+    });
+    assert_eq!(first.await, Err(Der::NOSPACE));
+    assert_eq!(told, [(0, Some(Ok(10))), (1, Some(Err(Der::NOSPACE)))]);
+    told.clear();
+    let some = collective("some", Some(&[1]), mine, work, |target, result| {
+        told.push((target, result))
+    });
+    assert_eq!(some.await, Ok(()));
+    assert_eq!(told, [(0, Some(Ok(10))), (1, None)]);
     Ok(Reply::ok())
 }
 

@@ -67,7 +67,9 @@ fn requests_tasks_devices_and_calls() {
     ok(1, probe::POLL, b"", &[3]);
     ok(1, probe::FLOOD, b"", b"");
     ok(1, probe::TASKLET, b"", b"");
-    ok(2, probe::COUNT, b"", &2u64.to_le_bytes());
+    ok(1, probe::STRAIGHT, b"in the middle", b"in the middle");
+    ok(0, probe::EVERYWHERE, b"", b"");
+    ok(2, probe::COUNT, b"", &3u64.to_le_bytes());
     engine.stop();
     assert_eq!(probe::TASKLETS.load(Ordering::Acquire), 1);
     assert!(engine_telemetry::render().contains("keel_probe_requests{target=\"1\"}"));
