@@ -4,7 +4,7 @@ use crate::epoll::{Epoll, Woken};
 use crate::governor::Governor;
 use crate::handle::{Command, ReactorHandle, Shared};
 use crate::idle::{IdleGoal, Rest, Situation};
-use crate::stats::{Counters, Depth};
+use crate::stats::{Counters, Depth, add};
 use spdk_env::{Clock, CpuPause};
 use spdk_ring::mpsc;
 use spdk_thread::{Thread, ThreadOptions, ThreadSeed, Turn};
@@ -146,7 +146,7 @@ impl Reactor {
                 .borrow_mut()
                 .retain(|hosted| !hosted.thread.is_exited());
         }
-        self.counters.update(|stats| stats.turns += 1);
+        add(&self.counters.turns, 1);
         self.last_turn_busy.set(sum.is_busy());
         sum
     }
@@ -198,7 +198,7 @@ impl Reactor {
             let passed = now.saturating_sub(last);
             last = now;
             if turn.is_busy() {
-                self.counters.update(|stats| stats.busy_ns += passed);
+                add(&self.counters.busy_ns, passed);
                 if depth == Depth::Pause {
                     self.governor.borrow_mut().was_on_time();
                     depth = Depth::Poll;
