@@ -14,9 +14,10 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use bdev_file::{FileBdev, FileOptions};
 use bdev_malloc::MallocBdev;
 use bdev_null::NullBdev;
+use bdev_nvme::{DriverOptions, NvmeDevice};
 use serde::Serialize;
 use spdk_bdev::{Bdev, Completion, Descriptor, IoQueue, Mode, Op, Registry, Request};
-use spdk_env::{Clock, DmaBuf};
+use spdk_env::{Clock, DmaBuf, DmaPool, VfioDevice};
 use spdk_thread::{Period, PollResult, Poller, Thread};
 
 use crate::histogram::{Histogram, Latency};
@@ -64,7 +65,7 @@ impl FromStr for Workload {
 /// What to measure.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `null`, `malloc` or `file:PATH`.
+    /// `null`, `malloc`, `file:PATH`, or `nvme:ADDRESS` (bound to vfio-pci; its first namespace).
     pub device: String,
     /// Bytes of one I/O.
     pub io_size: u64,
@@ -104,7 +105,8 @@ pub struct Report {
 /// Runs the measurement.
 pub fn run(options: &Options) -> Result<Report> {
     let registry = Registry::new();
-    let bdev = open(&options.device)?;
+    // An NVMe controller is shut down when this goes, at the end.
+    let (bdev, _controller) = open(&options.device, options.cores.len() as u16)?;
     let name = bdev.name().to_owned();
     registry.register(bdev)?;
     let mode = if matches!(options.workload, Workload::Read | Workload::RandRead) {
@@ -162,8 +164,26 @@ pub fn run(options: &Options) -> Result<Report> {
     })
 }
 
-fn open(device: &str) -> Result<Arc<dyn Bdev>> {
-    Ok(match device.split_once(':') {
+fn open(device: &str, channels: u16) -> Result<(Arc<dyn Bdev>, Option<NvmeDevice>)> {
+    if let Some(address) = device.strip_prefix("nvme:") {
+        let backing = Arc::new(VfioDevice::open_nvme(address)?);
+        let driver = DriverOptions {
+            queue_pairs: channels,
+            queue_entries: 1024,
+            depth: 1023,
+            ..DriverOptions::default()
+        };
+        let controller = NvmeDevice::attach(backing, &driver, |event| {
+            tracing::warn!(?event, "controller")
+        })?;
+        let first = controller
+            .namespaces()
+            .first()
+            .context("the controller has no namespace")?
+            .nsid;
+        return Ok((controller.bdev("nvme", first)?, Some(controller)));
+    }
+    let bdev: Arc<dyn Bdev> = match device.split_once(':') {
         None if device == "null" => {
             Arc::new(NullBdev::new("null", BLOCK, NULL_BYTES / u64::from(BLOCK)))
         }
@@ -180,8 +200,9 @@ fn open(device: &str) -> Result<Arc<dyn Bdev>> {
                 ..FileOptions::default()
             },
         )?),
-        _ => bail!("device `{device}` is none of null, malloc, file:PATH"),
-    })
+        _ => bail!("device `{device}` is none of null, malloc, file:PATH, nvme:ADDRESS"),
+    };
+    Ok((bdev, None))
 }
 
 fn check(options: &Options, descriptor: &Descriptor) -> Result<()> {
@@ -288,8 +309,20 @@ fn prepare(thread: &Thread, options: &Options, descriptor: &Descriptor, seed: u6
         started_ns,
         end_ns: started_ns + (options.seconds * 1e9) as u64,
     };
+    // Devices that memory has to be mapped for take buffers of a pool; for the others it makes no difference here.
+    let pool = if options.device.starts_with("nvme:") {
+        Some(DmaPool::new(
+            options.io_size as usize,
+            options.queue_depth as usize,
+        )?)
+    } else {
+        None
+    };
     for number in 0..options.queue_depth {
-        let buf = DmaBuf::alloc(options.io_size as usize)?;
+        let buf = match &pool {
+            Some(pool) => pool.get().context("the pool is too small")?,
+            None => DmaBuf::alloc(options.io_size as usize)?,
+        };
         let now = lane.clock.raw();
         lane.submit(u64::from(number), buf, now);
     }

@@ -33,6 +33,7 @@ pub use buffer::{DmaBuf, OutOfMemory, PAGE};
 pub use device_memory::DmaMemory;
 pub use io_space::{IoFault, IoSpace};
 pub use iova::{IovaTable, PoolAddresses, Segment};
+pub(crate) use mapping::Mapping;
 pub use pool::DmaPool;
 pub(crate) use pool::{MAX_REGISTERED, PoolInner};
 pub use region::SharedRegion;

@@ -6,6 +6,7 @@
 //! * [`DmaBuf`], [`DmaPool`]: owned, page-aligned buffers that travel with an I/O; [`SharedRegion`]: memory as a device.
 //! * [`DeviceBacking`]: what a user-space driver needs of a device: registers, DMA memory, interrupts, the news that it is gone.
 //!   [`IoSpace`] is the memory side of an emulated one.
+//! * [`VfioDevice`]: a PCI device through VFIO.
 //! * [`Notifier`]: an eventfd that costs one load while nobody sleeps.
 //! * [`CpuPause`]: a moment's wait that keeps the core.
 //! * [`OsThread`], [`sample_stack`]: another OS thread of the process seen from outside.
@@ -26,6 +27,7 @@ mod os_thread;
 mod pause;
 mod stack_sample;
 mod uring;
+mod vfio;
 
 pub use clock::Clock;
 pub use cpu::{CpuError, Topology};
@@ -40,3 +42,4 @@ pub use os_thread::{OsThread, OsThreadTimes};
 pub use pause::CpuPause;
 pub use stack_sample::{STACK_BYTES, SampleError, StackSample, sample_stack};
 pub use uring::{TaskRun, Uring, UringError, UringOp};
+pub use vfio::{VfioDevice, VfioError};

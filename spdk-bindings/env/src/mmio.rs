@@ -107,10 +107,6 @@ impl MmioWindow {
     ///
     /// # Safety
     /// `owner` keeps the range mapped (W1), and nobody holds references into it (W3).
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the VFIO and uio backings of this crate")
-    )]
     pub(crate) unsafe fn from_raw(
         ptr: NonNull<u8>,
         len: usize,

@@ -356,7 +356,7 @@ pub(crate) struct BenchSched {
 
 #[derive(Args)]
 pub(crate) struct BenchBdev {
-    /// null, malloc or file:PATH (an existing file; writes overwrite it).
+    /// null, malloc, file:PATH (an existing file), or nvme:ADDRESS (a controller bound to vfio-pci); writes overwrite it.
     #[arg(long)]
     pub(crate) device: String,
     /// Bytes of one I/O, a multiple of the device's block size.

@@ -94,7 +94,7 @@ fn benchmarks_name_what_they_cannot_do() {
         fails(&["bench", "bdev", "--device", "tape"]),
         (
             1,
-            "keel: device `tape` is none of null, malloc, file:PATH\n".to_owned()
+            "keel: device `tape` is none of null, malloc, file:PATH, nvme:ADDRESS\n".to_owned()
         )
     );
     let (code, stderr) = fails(&["bench", "bdev", "--device", "file:gone.img"]);

@@ -12,7 +12,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use super::{OutOfMemory, PAGE};
 
 /// An owned range of pages. Zero-filled at first touch; unmapped on drop.
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     ptr: NonNull<u8>,
     len: usize,
 }
@@ -25,7 +25,7 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps at least `len` bytes (rounded up to a page), with huge pages where the kernel has them to give: random
     /// access over hundreds of MiB is bound by address translation otherwise.
-    pub(super) fn new(len: usize) -> Result<Mapping, OutOfMemory> {
+    pub(crate) fn new(len: usize) -> Result<Mapping, OutOfMemory> {
         let fail = OutOfMemory { bytes: len };
         let len = len.max(1).checked_next_multiple_of(PAGE).ok_or(fail)?;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice aliases nothing.
@@ -63,11 +63,11 @@ impl Mapping {
         }
     }
 
-    pub(super) fn as_ptr(&self) -> NonNull<u8> {
+    pub(crate) fn as_ptr(&self) -> NonNull<u8> {
         self.ptr
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 }

@@ -1,0 +1,370 @@
+#![allow(unsafe_code, reason = "maps a BAR of a device (W1 of mmio.rs)")]
+//! [`VfioDevice`]: from a PCI address to a backing, with words for everything that may be in the way.
+
+use core::ffi::c_void;
+use core::ptr::NonNull;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use super::container::Container;
+use super::sigbus::{Guard, Sentinel};
+use super::sys;
+use crate::mmio::MmioWindow;
+use crate::{BackingError, DeviceBacking, DmaBuf, DmaMemory, DmaPool, Segment};
+
+/// Class code of NVMe controllers: mass storage, non-volatile memory, NVMe.
+const NVME_CLASS: &str = "0x010802";
+/// PCI command register, and its bits: memory space, bus master.
+const COMMAND: u64 = 4;
+const MEMORY_SPACE: u16 = 1 << 1;
+const BUS_MASTER: u16 = 1 << 2;
+
+/// Why a device cannot be driven through VFIO.
+#[derive(Debug, thiserror::Error)]
+#[error("device {address}: {why}; {cure}")]
+pub struct VfioError {
+    /// Its address.
+    pub address: String,
+    /// What is in the way.
+    pub why: String,
+    /// What to do about it.
+    pub cure: String,
+}
+
+/// A PCI device that the kernel has lent to this process. `Send + Sync`. Dropping it gives it back.
+pub struct VfioDevice {
+    address: String,
+    numa_node: Option<u32>,
+    registers: MmioWindow,
+    sentinel: Sentinel,
+    config_offset: u64,
+    fd: File,
+    container: Arc<Container>,
+}
+
+impl VfioDevice {
+    /// Opens the NVMe controller at a full PCI address (`0000:05:00.0`), which is bound to `vfio-pci`.
+    ///
+    /// # Errors
+    /// [`VfioError`], with the cure.
+    pub fn open_nvme(address: &str) -> Result<VfioDevice, VfioError> {
+        let failed = |why: String, cure: &str| VfioError {
+            address: address.to_owned(),
+            why,
+            cure: cure.to_owned(),
+        };
+        let sysfs = find(address)?;
+        let group = group_of(address, &sysfs)?;
+        let kernel =
+            |action: &str, error: io::Error, cure: &str| failed(format!("{action}: {error}"), cure);
+
+        let container = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/vfio/vfio")
+            .map_err(|error| {
+                kernel(
+                    "cannot open /dev/vfio/vfio",
+                    error,
+                    "load the module vfio-pci, and run as a user that may open it",
+                )
+            })?;
+        let path = Path::new("/dev/vfio").join(&group);
+        let group_fd: OwnedFd = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|error| {
+                let cure = if error.kind() == io::ErrorKind::PermissionDenied {
+                    "give the engine's user access to it (chown)"
+                } else {
+                    "another process may have it: a device belongs to one engine at a time"
+                };
+                kernel(&format!("cannot open {}", path.display()), error, cure)
+            })?
+            .into();
+        let attach = || -> io::Result<Option<File>> {
+            if sys::api_version(container.as_fd())? != 0
+                || !sys::has_extension(container.as_fd(), sys::TYPE1V2)
+            {
+                return Err(io::Error::other("this kernel's VFIO has no type 1 IOMMU"));
+            }
+            if sys::group_status(group_fd.as_fd())? & sys::GROUP_VIABLE == 0 {
+                return Ok(None);
+            }
+            sys::set_container(group_fd.as_fd(), container.as_fd())?;
+            sys::set_iommu(container.as_fd(), sys::TYPE1V2)?;
+            sys::device_fd(group_fd.as_fd(), address).map(|fd| Some(fd.into()))
+        };
+        let fd = attach()
+            .map_err(|error| kernel("VFIO refuses it", error, "see the kernel's log (dmesg)"))?;
+        let Some(fd) = fd else {
+            return Err(failed(
+                format!("other devices of its IOMMU group {group} belong to the kernel"),
+                "bind all devices of the group to vfio-pci, or move the device to another slot",
+            ));
+        };
+        let map = || -> io::Result<((MmioWindow, Sentinel), u64)> {
+            let config = sys::region(fd.as_fd(), sys::CONFIG)?;
+            set_command(&fd, config.offset, BUS_MASTER | MEMORY_SPACE, 0)?;
+            Ok((map_bar0(&fd)?, config.offset))
+        };
+        let ((registers, sentinel), config_offset) = map().map_err(|error| {
+            kernel(
+                "its registers cannot be mapped",
+                error,
+                "see the kernel's log (dmesg)",
+            )
+        })?;
+        let node = fs::read_to_string(sysfs.join("numa_node")).ok();
+        Ok(VfioDevice {
+            address: address.to_owned(),
+            // -1 where the machine does not say.
+            numa_node: node.and_then(|text| text.trim().parse().ok()),
+            registers,
+            sentinel,
+            config_offset,
+            fd,
+            container: Arc::new(Container::new(container, group_fd)),
+        })
+    }
+
+    fn kernel_error(&self, action: &'static str, source: io::Error) -> BackingError {
+        let cure = if source.raw_os_error() == Some(libc::ENOMEM) {
+            "raise the limit of locked memory (LimitMEMLOCK=infinity, ulimit -l unlimited)"
+                .to_owned()
+        } else {
+            String::new()
+        };
+        BackingError::Kernel {
+            device: self.address.clone(),
+            action,
+            source,
+            cure,
+        }
+    }
+}
+
+/// The device in sysfs, if it is an NVMe controller that VFIO has.
+fn find(address: &str) -> Result<PathBuf, VfioError> {
+    let failed = |why: String, cure: String| {
+        Err(VfioError {
+            address: address.to_owned(),
+            why,
+            cure,
+        })
+    };
+    let is_address = !address.is_empty()
+        && address
+            .bytes()
+            .all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'));
+    let sysfs = Path::new("/sys/bus/pci/devices").join(if is_address { address } else { "-" });
+    let Ok(class) = fs::read_to_string(sysfs.join("class")) else {
+        return failed(
+            "there is no such PCI device".into(),
+            "give a full address such as 0000:05:00.0 (lspci -D)".into(),
+        );
+    };
+    if class.trim() != NVME_CLASS {
+        let what = if class.trim().starts_with("0x06") {
+            "a bridge"
+        } else {
+            "not an NVMe controller"
+        };
+        return failed(
+            format!("it is {what} (PCI class {})", class.trim()),
+            "give the address of an NVMe controller (lspci -D | grep -i nvm)".into(),
+        );
+    }
+    let driver = fs::read_link(sysfs.join("driver")).ok();
+    let driver = driver
+        .as_deref()
+        .and_then(Path::file_name)
+        .map(|name| name.to_string_lossy().into_owned());
+    match driver.as_deref() {
+        Some("vfio-pci") => Ok(sysfs),
+        other => {
+            let has = other.map_or("no driver".to_owned(), |name| {
+                format!("the driver `{name}`")
+            });
+            failed(
+                format!("it has {has}, not vfio-pci"),
+                format!(
+                    "unmount what is on it, then: echo vfio-pci > {0}/driver_override; echo {address} > {0}/driver/unbind; \
+                     echo {address} > /sys/bus/pci/drivers_probe",
+                    sysfs.display()
+                ),
+            )
+        }
+    }
+}
+
+fn group_of(address: &str, sysfs: &Path) -> Result<String, VfioError> {
+    let link = fs::read_link(sysfs.join("iommu_group")).ok();
+    let group = link
+        .as_deref()
+        .and_then(Path::file_name)
+        .map(|name| name.to_string_lossy().into_owned());
+    group.ok_or_else(|| VfioError {
+        address: address.to_owned(),
+        why: "it is behind no IOMMU".into(),
+        cure:
+            "switch the IOMMU on in the firmware (VT-d, AMD-Vi) and in the kernel (intel_iommu=on)"
+                .into(),
+    })
+}
+
+/// Sets and clears bits of the command register.
+fn set_command(fd: &File, config: u64, set: u16, clear: u16) -> io::Result<()> {
+    let mut bytes = [0; 2];
+    fd.read_exact_at(&mut bytes, config + COMMAND)?;
+    let command = u16::from_le_bytes(bytes) & !clear | set;
+    fd.write_all_at(&command.to_le_bytes(), config + COMMAND)
+}
+
+/// A mapped BAR: unmapped when dropped, guarded until then.
+struct Bar {
+    guard: Option<Guard>,
+    ptr: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: W1: the mapping has no thread affinity; the type only owns it.
+unsafe impl Send for Bar {}
+// SAFETY: as above.
+unsafe impl Sync for Bar {}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.guard.take();
+        // SAFETY: mapped by `map_bar0` and, by W1, used by the window only, which is gone.
+        let unmapped = unsafe { munmap(self.ptr.as_ptr().cast::<c_void>(), self.len) };
+        debug_assert!(
+            unmapped.is_ok(),
+            "munmap of our own mapping failed: {unmapped:?}"
+        );
+    }
+}
+
+fn map_bar0(fd: &File) -> io::Result<(MmioWindow, Sentinel)> {
+    let region = sys::region(fd.as_fd(), sys::BAR0)?;
+    if region.flags & sys::REGION_MMAP == 0 || region.size == 0 {
+        return Err(io::Error::other("BAR 0 is not memory that can be mapped"));
+    }
+    let len = usize::try_from(region.size).map_err(io::Error::other)?;
+    // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
+    let ptr = unsafe {
+        mmap(
+            core::ptr::null_mut(),
+            len,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+            fd,
+            region.offset,
+        )
+    }?;
+    let ptr = NonNull::new(ptr.cast::<u8>()).ok_or_else(|| io::Error::other("mapped at 0"))?;
+    // Unmaps if the guard cannot be had.
+    let mut bar = Bar {
+        guard: None,
+        ptr,
+        len,
+    };
+    let guard = Guard::new(ptr.as_ptr() as usize, len)?;
+    let sentinel = guard.sentinel();
+    bar.guard = Some(guard);
+    // SAFETY: W1: `bar` keeps the range mapped; W3: nobody else knows it.
+    let window = unsafe { MmioWindow::from_raw(ptr, len, Box::new(bar)) };
+    Ok((window, sentinel))
+}
+
+impl DeviceBacking for VfioDevice {
+    type Registers = MmioWindow;
+
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn numa_node(&self) -> Option<u32> {
+        self.numa_node
+    }
+
+    fn registers(&self) -> &MmioWindow {
+        &self.registers
+    }
+
+    fn alloc_dma(&self, len: usize, align: usize) -> Result<DmaMemory, BackingError> {
+        self.container
+            .alloc(len, align)
+            .map_err(|error| self.kernel_error("map memory for the device", error))
+    }
+
+    fn map_pool(&self, pool: &DmaPool) -> Result<(), BackingError> {
+        self.container
+            .map_pool(pool)
+            .map_err(|error| self.kernel_error("map a pool for the device", error))
+    }
+
+    #[inline]
+    fn translate(&self, buf: &DmaBuf, offset: usize) -> Option<Segment> {
+        self.container.pools.translate(buf, offset)
+    }
+
+    fn interrupt_vectors(&self) -> u16 {
+        // Vectors that cannot be masked cheaply are worse than polling.
+        0
+    }
+
+    fn enable_interrupt(&self, vector: u16) -> Result<OwnedFd, BackingError> {
+        Err(BackingError::Unsupported {
+            device: self.address.clone(),
+            why: format!("interrupt vector {vector} is not available: queues are polled"),
+        })
+    }
+
+    fn mask_interrupt(&self, _vector: u16, _masked: bool) -> bool {
+        false
+    }
+
+    fn is_removed(&self) -> bool {
+        self.sentinel.is_lost() || self.registers.is_removed()
+    }
+
+    fn removal_fd(&self) -> Option<OwnedFd> {
+        None
+    }
+
+    fn isolate(&self) -> Result<(), BackingError> {
+        // The IOMMU decides; without bus mastering a device that is still there does not even try.
+        if let Err(error) = set_command(&self.fd, self.config_offset, 0, BUS_MASTER) {
+            tracing::debug!(device = self.address, %error, "bus mastering could not be switched off");
+        }
+        self.container
+            .close()
+            .map_err(|error| self.kernel_error("take its memory away", error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_or_not_an_address_is_refused_in_words() {
+        for address in ["ffff:ff:1f.7", "", "../../../etc", "nvme0"] {
+            let error = VfioDevice::open_nvme(address).err().unwrap();
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "device {address}: there is no such PCI device; give a full address such as 0000:05:00.0 (lspci -D)"
+                )
+            );
+        }
+    }
+}
