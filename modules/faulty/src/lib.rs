@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Compiles `modules/faulty/c/<name>.c` (or `modules/hello_c/hello_c.c`) to `<folder>/lib<name>.so`.
+/// Compiles `modules/faulty/c/<name>.c` (or `modules/<name>/<name>.c`) to `<folder>/lib<name>.so`.
 ///
 /// # Panics
 /// When there is no C compiler or the file does not compile: both are the test's failure.
