@@ -7,7 +7,7 @@
 //! does only what a signal handler may: it reads thread-locals that need no construction, and writes to a descriptor.
 #![allow(unsafe_code, reason = "handles a signal")]
 
-use libc::{SA_ONSTACK, SA_SIGINFO, SIGBUS, SIGSEGV, c_int, c_void, sigaction, siginfo_t};
+use libc::{SA_ONSTACK, SA_SIGINFO, SIGSEGV, c_int, c_void, sigaction, siginfo_t};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ptr::null_mut;
@@ -19,8 +19,8 @@ thread_local! {
     static RUNNING: Cell<(&'static str, usize)> = const { Cell::new(("", 0)) };
 }
 
-/// The handlers before ours, for all other faults.
-static BEFORE: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+/// The handler before ours, for all other faults.
+static BEFORE: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs a ULT on, known to the handler by name and guard.
 pub(super) fn guarded<R>(name: &'static str, guard: usize, f: impl FnOnce() -> R) -> R {
@@ -34,16 +34,14 @@ pub(super) fn guarded<R>(name: &'static str, guard: usize, f: impl FnOnce() -> R
 pub(crate) fn name_overflows() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        for (signal, before) in [SIGSEGV, SIGBUS].into_iter().zip(&BEFORE) {
-            let (mut new, mut old) = (empty(), empty());
-            new.sa_sigaction = handle as *const () as usize;
-            new.sa_flags = SA_SIGINFO | SA_ONSTACK;
-            // SAFETY: O1; the actions are ours.
-            if unsafe { sigaction(signal, &raw const new, &raw mut old) } == 0 {
-                before.store(old.sa_sigaction, Ordering::Release);
-            } else {
-                tracing::warn!(signal, "no handler: an overflowing ULT will not be named");
-            }
+        let (mut new, mut old) = (empty(), empty());
+        new.sa_sigaction = handle as *const () as usize;
+        new.sa_flags = SA_SIGINFO | SA_ONSTACK;
+        // SAFETY: O1; the actions are ours.
+        if unsafe { sigaction(SIGSEGV, &raw const new, &raw mut old) } == 0 {
+            BEFORE.store(old.sa_sigaction, Ordering::Release);
+        } else {
+            tracing::warn!("no handler for faults: an overflowing ULT will not be named");
         }
     });
 }
@@ -67,7 +65,7 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
         // SAFETY: may be called from a handler.
         unsafe { libc::abort() };
     }
-    let before = BEFORE[usize::from(signal == SIGBUS)].load(Ordering::Acquire);
+    let before = BEFORE.load(Ordering::Acquire);
     if before == libc::SIG_DFL || before == libc::SIG_IGN {
         let default = empty();
         // SAFETY: O1; the fault comes again and takes the default action.
