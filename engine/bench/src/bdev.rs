@@ -481,7 +481,7 @@ mod tests {
         };
         assert_eq!(
             ask("tape", 4096),
-            "device `tape` is none of null, malloc, file:PATH"
+            "device `tape` is none of null, malloc, file:PATH, nvme:ADDRESS"
         );
         assert_eq!(
             ask("null", 100),

@@ -54,74 +54,16 @@ impl VfioDevice {
     /// # Errors
     /// [`VfioError`], with the cure.
     pub fn open_nvme(address: &str) -> Result<VfioDevice, VfioError> {
-        let failed = |why: String, cure: &str| VfioError {
-            address: address.to_owned(),
-            why,
-            cure: cure.to_owned(),
-        };
         let sysfs = find(address)?;
         let group = group_of(address, &sysfs)?;
-        let kernel =
-            |action: &str, error: io::Error, cure: &str| failed(format!("{action}: {error}"), cure);
-
-        let container = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/vfio/vfio")
-            .map_err(|error| {
-                kernel(
-                    "cannot open /dev/vfio/vfio",
-                    error,
-                    "load the module vfio-pci, and run as a user that may open it",
-                )
-            })?;
-        let path = Path::new("/dev/vfio").join(&group);
-        let group_fd: OwnedFd = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|error| {
-                let cure = if error.kind() == io::ErrorKind::PermissionDenied {
-                    "give the engine's user access to it (chown)"
-                } else {
-                    "another process may have it: a device belongs to one engine at a time"
-                };
-                kernel(&format!("cannot open {}", path.display()), error, cure)
-            })?
-            .into();
-        let attach = || -> io::Result<Option<File>> {
-            if sys::api_version(container.as_fd())? != 0
-                || !sys::has_extension(container.as_fd(), sys::TYPE1V2)
-            {
-                return Err(io::Error::other("this kernel's VFIO has no type 1 IOMMU"));
-            }
-            if sys::group_status(group_fd.as_fd())? & sys::GROUP_VIABLE == 0 {
-                return Ok(None);
-            }
-            sys::set_container(group_fd.as_fd(), container.as_fd())?;
-            sys::set_iommu(container.as_fd(), sys::TYPE1V2)?;
-            sys::device_fd(group_fd.as_fd(), address).map(|fd| Some(fd.into()))
-        };
-        let fd = attach()
-            .map_err(|error| kernel("VFIO refuses it", error, "see the kernel's log (dmesg)"))?;
-        let Some(fd) = fd else {
-            return Err(failed(
-                format!("other devices of its IOMMU group {group} belong to the kernel"),
-                "bind all devices of the group to vfio-pci, or move the device to another slot",
-            ));
-        };
+        let (container, group, fd) = lend(address, &group)?;
         let map = || -> io::Result<((MmioWindow, Sentinel), u64)> {
             let config = sys::region(fd.as_fd(), sys::CONFIG)?;
             set_command(&fd, config.offset, BUS_MASTER | MEMORY_SPACE, 0)?;
             Ok((map_bar0(&fd)?, config.offset))
         };
-        let ((registers, sentinel), config_offset) = map().map_err(|error| {
-            kernel(
-                "its registers cannot be mapped",
-                error,
-                "see the kernel's log (dmesg)",
-            )
-        })?;
+        let ((registers, sentinel), config_offset) = map()
+            .map_err(|error| refused(address, "its registers cannot be mapped", &error, LOG))?;
         let node = fs::read_to_string(sysfs.join("numa_node")).ok();
         Ok(VfioDevice {
             address: address.to_owned(),
@@ -131,7 +73,7 @@ impl VfioDevice {
             sentinel,
             config_offset,
             fd,
-            container: Arc::new(Container::new(container, group_fd)),
+            container: Arc::new(Container::new(container, group)),
         })
     }
 
@@ -148,6 +90,67 @@ impl VfioDevice {
             source,
             cure,
         }
+    }
+}
+
+const LOG: &str = "see the kernel's log (dmesg)";
+
+fn refused(address: &str, action: &str, error: &io::Error, cure: &str) -> VfioError {
+    VfioError {
+        address: address.to_owned(),
+        why: format!("{action}: {error}"),
+        cure: cure.to_owned(),
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
+/// Container, group and device, joined.
+fn lend(address: &str, group: &str) -> Result<(File, OwnedFd, File), VfioError> {
+    let path = Path::new("/dev/vfio/vfio");
+    let container = open(path).map_err(|error| {
+        let cure = "load the module vfio-pci, and run as a user that may open it";
+        refused(address, "cannot open /dev/vfio/vfio", &error, cure)
+    })?;
+    let path = Path::new("/dev/vfio").join(group);
+    let group_fd: OwnedFd = open(&path)
+        .map_err(|error| {
+            let cure = if error.kind() == io::ErrorKind::PermissionDenied {
+                "give the engine's user access to it (chown)"
+            } else {
+                "another process may have it: a device belongs to one engine at a time"
+            };
+            refused(
+                address,
+                &format!("cannot open {}", path.display()),
+                &error,
+                cure,
+            )
+        })?
+        .into();
+    let join = || -> io::Result<Option<File>> {
+        let is_type1 = sys::has_extension(container.as_fd(), sys::TYPE1V2);
+        if sys::api_version(container.as_fd())? != 0 || !is_type1 {
+            return Err(io::Error::other("this kernel's VFIO has no type 1 IOMMU"));
+        }
+        if sys::group_status(group_fd.as_fd())? & sys::GROUP_VIABLE == 0 {
+            return Ok(None);
+        }
+        sys::set_container(group_fd.as_fd(), container.as_fd())?;
+        sys::set_iommu(container.as_fd(), sys::TYPE1V2)?;
+        sys::device_fd(group_fd.as_fd(), address).map(|fd| Some(fd.into()))
+    };
+    match join() {
+        Ok(Some(fd)) => Ok((container, group_fd, fd)),
+        Ok(None) => Err(VfioError {
+            address: address.to_owned(),
+            why: format!("other devices of its IOMMU group {group} belong to the kernel"),
+            cure: "bind all devices of the group to vfio-pci, or move the device to another slot"
+                .into(),
+        }),
+        Err(error) => Err(refused(address, "VFIO refuses it", &error, LOG)),
     }
 }
 
