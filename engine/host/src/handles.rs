@@ -4,6 +4,7 @@
 //! 2^28 of them). A handle of another xstream, one that was given back, and any other number are told apart and refused.
 
 use crate::calls::bdev::OpenShare;
+use crate::calls::sched::Turns;
 use crate::modules::ModuleEntry;
 use daos_errno::Der;
 use drpc_wire::Call;
@@ -27,6 +28,7 @@ pub(crate) enum Object {
     Rpc(engine_rpc::Request),
     Drpc(Call, engine_drpc::Reply),
     Done(oneshot::Sender<i32>),
+    Sched(Rc<Turns>),
 }
 
 struct Held {
@@ -151,6 +153,7 @@ impl Object {
             Object::Rpc(_) => "unanswered request",
             Object::Drpc(..) => "unanswered dRPC call",
             Object::Done(_) => "unfinished setup or cleanup",
+            Object::Sched(_) => "place in the scheduler",
         }
     }
 }

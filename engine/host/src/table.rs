@@ -4,7 +4,7 @@
 #![allow(unsafe_code, reason = "functions that modules call")]
 
 use crate::calls::{
-    bdev, buffer, collective, drpc, metric, poller, query, rpc, sync, task, timer, ult,
+    bdev, buffer, collective, drpc, metric, poller, query, rpc, sched, sync, task, timer, ult,
 };
 use crate::guard::{entry, module};
 use crate::here;
@@ -81,6 +81,14 @@ pub(crate) static TABLE: dss_host = dss_host {
     bdev_io_wait: bdev::io_wait,
     rpc_call_wait: rpc::call_wait,
     rpc_answer_free: rpc::answer_free,
+    sched_req_get: sched::get,
+    sched_req_turn: sched::turn,
+    sched_req_yield: sched::yield_now,
+    sched_req_asleep: sched::asleep,
+    sched_req_put: sched::put,
+    space_report: sched::space_report,
+    space_pressure: sched::space_pressure,
+    space_forget: sched::space_forget,
 };
 
 /// Bytes of one message that are kept.

@@ -44,7 +44,7 @@ extern "C" {
 /* Hash over names, types, offsets and sizes of everything below at the level (modules/abi/tests/layout computes it and fails
  * with the new value). A level's value never changes once an engine with it is out. */
 #if DSS_ABI_LEVEL >= 2
-#define DSS_ABI_FINGERPRINT 0xa648896c8dbb9ad2ull
+#define DSS_ABI_FINGERPRINT 0x7671c78f18eb16b4ull
 #else
 #define DSS_ABI_FINGERPRINT 0xa728f244d7239591ull
 #endif
@@ -263,6 +263,7 @@ struct dss_eventual; /* a value that comes later */
 struct dss_mutex;    /* held over waits; handed on in order of arrival */
 struct dss_cond;
 struct dss_barrier;
+struct dss_sched_req; /* a place in a target's scheduler */
 
 #define DSS_ULT_PERIODIC 1u   /* housekeeping: does not count as busy, keeps no core from resting */
 #define DSS_ULT_DEEP_STACK 2u /* a stack of DSS_DEEP_STACK_SZ when stack_size is 0 */
@@ -334,6 +335,7 @@ typedef void (*dss_func_t)(void *arg);
 typedef int32_t (*dss_poller_fn_t)(void *arg); /* 1: did something, 0: idle */
 
 struct dss_module;
+struct dss_req_attr;
 
 struct dss_host {
 	uint32_t size;  /* sizeof(struct dss_host) */
@@ -474,6 +476,23 @@ struct dss_host {
 	 * not NULL, and is empty afterwards. [ult, serving] */
 	int32_t (*rpc_call_wait)(const struct dss_module *self, uint32_t tag, uint32_t opcode, const uint8_t *body, uint64_t body_len, struct dss_buf *bulk, struct dss_rpc_answer *out);
 	void (*rpc_answer_free)(struct dss_rpc_answer *answer); /* [any] */
+
+	/* The scheduler of a target (docs/internals/sched.md): work in slices, which waits for its turn before each. */
+	/* A place for work of attr->type on behalf of attr->pool_uuid, to be given up with sched_req_put. [xs:main]
+	 * -DER_INVAL for an anonymous or unknown class, -DER_NOMEM at the limit of handles. */
+	int32_t (*sched_req_get)(const struct dss_module *self, const struct dss_req_attr *attr, struct dss_sched_req **out);
+	/* From a task's poll: DSS_TASK_READY when the turn of the next slice has come, else DSS_TASK_PENDING, and the waker is woken then. By one
+	 * task at a time. [owner] */
+	int32_t (*sched_req_turn)(struct dss_sched_req *req, const struct dss_waker *waker);
+	int32_t (*sched_req_yield)(struct dss_sched_req *req); /* waits for the turn. [ult, owner] */
+	/* 1: it has nothing to do until its next turn, so that a pool without space does not wait for it. [owner] */
+	int32_t (*sched_req_asleep)(struct dss_sched_req *req, int32_t asleep);
+	void (*sched_req_put)(struct dss_sched_req *req); /* [owner] */
+	/* What a pool has on this target, bytes; total 0: no limit. gc_gap_ms: how long freeing may have to sleep though there is
+	 * something to free. As often as it changes: it is looked at every 2000 ms. [xs:main] */
+	int32_t (*space_report)(const struct dss_module *self, const uint8_t *pool_uuid, uint64_t total, uint64_t free, uint32_t gc_gap_ms);
+	int32_t (*space_pressure)(const struct dss_module *self, const uint8_t *pool_uuid); /* 0 (none) to 5. [xs:main] */
+	int32_t (*space_forget)(const struct dss_module *self, const uint8_t *pool_uuid); /* the pool is gone. [xs:main] */
 #endif
 };
 

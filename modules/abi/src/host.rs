@@ -3,9 +3,9 @@
 use crate::{
     dss_barrier, dss_bdev, dss_bdev_info, dss_bdev_io, dss_buf, dss_coll_args, dss_coll_ops,
     dss_cond, dss_drpc, dss_drpc_info, dss_eventual, dss_exec_func_t, dss_func_t, dss_module,
-    dss_module_info, dss_mutex, dss_poller_fn_t, dss_query_done_t, dss_rpc, dss_rpc_answer,
-    dss_rpc_done_t, dss_rpc_info, dss_task_ops, dss_thread_local_storage, dss_ult, dss_ult_attr,
-    dss_waker,
+    dss_module_info, dss_mutex, dss_poller_fn_t, dss_query_done_t, dss_req_attr, dss_rpc,
+    dss_rpc_answer, dss_rpc_done_t, dss_rpc_info, dss_task_ops, dss_thread_local_storage, dss_ult,
+    dss_ult_attr, dss_waker,
 };
 use std::ffi::{c_char, c_void};
 
@@ -30,6 +30,12 @@ pub struct dss_done {
 /// A registered metric. Opaque.
 #[repr(C)]
 pub struct dss_metric {
+    _opaque: [u8; 0],
+}
+
+/// A place in a target's scheduler. Opaque.
+#[repr(C)]
+pub struct dss_sched_req {
     _opaque: [u8; 0],
 }
 
@@ -259,4 +265,25 @@ pub struct dss_host {
     ) -> i32,
     /// Gives an answer back. \[any\]
     pub rpc_answer_free: unsafe extern "C" fn(*mut dss_rpc_answer),
+
+    /// A place in this target's scheduler for work in slices. \[xs:main\]
+    pub sched_req_get: unsafe extern "C" fn(
+        *const dss_module,
+        *const dss_req_attr,
+        *mut *mut dss_sched_req,
+    ) -> i32,
+    /// Asks for the turn of the next slice, from a task's poll. \[owner\]
+    pub sched_req_turn: unsafe extern "C" fn(*mut dss_sched_req, *const dss_waker) -> i32,
+    /// Waits for the turn. \[ult, owner\]
+    pub sched_req_yield: unsafe extern "C" fn(*mut dss_sched_req) -> i32,
+    /// It has nothing to do until its next turn. \[owner\]
+    pub sched_req_asleep: unsafe extern "C" fn(*mut dss_sched_req, i32) -> i32,
+    /// Gives it up. \[owner\]
+    pub sched_req_put: unsafe extern "C" fn(*mut dss_sched_req),
+    /// What a pool has on this target. \[xs:main\]
+    pub space_report: unsafe extern "C" fn(*const dss_module, *const u8, u64, u64, u32) -> i32,
+    /// A pool's pressure level, 0 to 5. \[xs:main\]
+    pub space_pressure: unsafe extern "C" fn(*const dss_module, *const u8) -> i32,
+    /// The pool is gone. \[xs:main\]
+    pub space_forget: unsafe extern "C" fn(*const dss_module, *const u8) -> i32,
 }

@@ -52,7 +52,7 @@ pub use metrics::{Counter, Gauge, Histogram};
 pub use poller::{Poller, poller};
 pub use prost;
 pub use rpc::{Reply, Request};
-pub use sched::{ReqAttr, ReqClass, RpcHead};
+pub use sched::{ReqAttr, ReqClass, RpcHead, SchedReq, forget_pool, report_space, space_pressure};
 pub use task::{JoinError, JoinHandle, RemoteJoin, Xs, spawn, spawn_on, tasklet, yield_now};
 pub use timer::{Sleep, sleep, sleep_until};
 pub use tls::{ModuleInfo, PerXstream, Tags, TlsKey, module_info, targets};

@@ -1,13 +1,18 @@
-//! What a request is to the scheduler of its target's xstream.
+//! A target's scheduler: what requests are to it, work in slices that waits for its turn, and what pools have.
 //!
-//! Invariants: E1 of `engine.rs`; R2: what `sm_get_req_attr` is lent lives until it returns.
-#![allow(unsafe_code, reason = "called by the engine")]
+//! Invariants: E1 and E2 of `engine.rs`, W2 of `waker.rs`; R2: what `sm_get_req_attr` is lent lives until it returns; a
+//! `SchedReq` gives its handle back once, on its xstream: it is not `Send`.
+#![allow(unsafe_code, reason = "called by the engine, and holds its places")]
 
-use crate::engine::contained;
+use crate::engine::{self, contained};
 use crate::rpc::bytes;
+use crate::waker::lend;
 use daos_errno::Der;
-use module_abi::{dss_req_attr, dss_rpc_info};
+use module_abi::{DSS_TASK_PENDING, dss_req_attr, dss_rpc_info, dss_sched_req};
 use std::fmt;
+use std::future::poll_fn;
+use std::ptr::NonNull;
+use std::task::Poll;
 
 /// Kinds of requests, with DAOS's numbers. A request without one is served at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,4 +116,90 @@ pub unsafe fn classify(
         }
         0
     })
+}
+
+/// A place in this target's scheduler for background work: before each slice it waits for its turn, so that clients keep
+/// their share. Own xstream only.
+#[derive(Debug)]
+pub struct SchedReq(NonNull<dss_sched_req>);
+
+impl SchedReq {
+    /// For work of a class on behalf of a pool.
+    ///
+    /// # Errors
+    /// `DER_OP_NOT_PERMITTED` but on a target's main xstream, `DER_NOMEM` at the engine's limit.
+    pub fn new(class: ReqClass, pool: [u8; 16]) -> Result<SchedReq, Der> {
+        let attr = dss_req_attr {
+            r#type: class as u32,
+            pool_uuid: pool,
+            ..dss_req_attr::default()
+        };
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: E1, E2; both are ours for the call.
+        Der::check(unsafe {
+            (engine::host().sched_req_get)(engine::module(), &raw const attr, &raw mut raw)
+        })?;
+        NonNull::new(raw).map(SchedReq).ok_or(Der::NOMEM)
+    }
+
+    /// Waits for the turn of the next slice; others run meanwhile.
+    pub async fn turn(&self) {
+        poll_fn(|cx| {
+            let lent = lend(cx.waker());
+            // SAFETY: E1; the waker is lent for the call (W2).
+            let state =
+                unsafe { (engine::host().sched_req_turn)(self.0.as_ptr(), &raw const lent) };
+            // An error is a place of another xstream, which cannot be here: nothing to wait for.
+            if state == DSS_TASK_PENDING {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        })
+        .await;
+    }
+
+    /// It has nothing to do until its next turn: a pool that runs out of space does not wait for it.
+    pub fn set_asleep(&self, asleep: bool) {
+        // SAFETY: E1.
+        unsafe { (engine::host().sched_req_asleep)(self.0.as_ptr(), asleep.into()) };
+    }
+}
+
+impl Drop for SchedReq {
+    fn drop(&mut self) {
+        // SAFETY: ours, given up once, on its xstream.
+        unsafe { (engine::host().sched_req_put)(self.0.as_ptr()) }
+    }
+}
+
+/// Tells this target's scheduler what a pool has here, bytes; as often as that changes. When a pool runs out of space,
+/// freeing it comes before updates.
+///
+/// # Errors
+/// `DER_OP_NOT_PERMITTED` but on a target's main xstream.
+pub fn report_space(pool: &[u8; 16], total: u64, free: u64) -> Result<(), Der> {
+    // SAFETY: E1, E2; the uuid is lent for the call.
+    Der::check(unsafe {
+        (engine::host().space_report)(engine::module(), pool.as_ptr(), total, free, 0)
+    })
+}
+
+/// A pool's pressure level on this target, 0 (none) to 5.
+///
+/// # Errors
+/// As [`report_space`].
+pub fn space_pressure(pool: &[u8; 16]) -> Result<u32, Der> {
+    // SAFETY: E1, E2; the uuid is lent for the call.
+    let level = unsafe { (engine::host().space_pressure)(engine::module(), pool.as_ptr()) };
+    Der::check(level).map(|()| level.unsigned_abs())
+}
+
+/// The pool is gone from this target.
+///
+/// # Errors
+/// As [`report_space`].
+pub fn forget_pool(pool: &[u8; 16]) -> Result<(), Der> {
+    // SAFETY: E1, E2; the uuid is lent for the call.
+    Der::check(unsafe { (engine::host().space_forget)(engine::module(), pool.as_ptr()) })
 }

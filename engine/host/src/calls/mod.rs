@@ -8,6 +8,7 @@ pub(crate) mod metric;
 pub(crate) mod poller;
 pub(crate) mod query;
 pub(crate) mod rpc;
+pub(crate) mod sched;
 pub(crate) mod sync;
 pub(crate) mod task;
 pub(crate) mod timer;

@@ -9,7 +9,7 @@
 use module_abi::{dss_waker, dss_waker_vtbl};
 use std::ffi::c_void;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Wake, Waker};
 
 static VTBL: dss_waker_vtbl = dss_waker_vtbl {
     clone,
@@ -77,9 +77,30 @@ impl Kept {
         }))
     }
 
+    /// Whether `lent` is the one that this is a clone of.
+    ///
+    /// # Safety
+    /// As [`Kept::clone_of`].
+    pub(crate) unsafe fn is(&self, lent: *const dss_waker) -> bool {
+        // SAFETY: the caller's promise. While we hold a count, the address is no other waker's.
+        let lent = unsafe { lent.as_ref() };
+        lent.is_some_and(|lent| lent.data == self.0.data && lent.vtbl == self.0.vtbl)
+    }
+
     pub(crate) fn wake(&self) {
         // SAFETY: W2: ours.
         unsafe { ((*self.0.vtbl).wake_by_ref)(self.0.data) }
+    }
+}
+
+// SAFETY: W2: any thread.
+unsafe impl Send for Kept {}
+// SAFETY: W2: any thread.
+unsafe impl Sync for Kept {}
+
+impl Wake for Kept {
+    fn wake(self: Arc<Self>) {
+        Kept::wake(&self);
     }
 }
 

@@ -51,7 +51,9 @@ pub fn structs() -> Vec<Struct> {
             eventual_create, eventual_set, eventual_wait, eventual_test, eventual_reset, eventual_free,
             mutex_create, mutex_lock, mutex_unlock, mutex_free,
             cond_create, cond_wait, cond_signal, cond_broadcast, cond_free,
-            barrier_create, barrier_wait, barrier_free, bdev_io_wait, rpc_call_wait, rpc_answer_free }
+            barrier_create, barrier_wait, barrier_free, bdev_io_wait, rpc_call_wait, rpc_answer_free,
+            sched_req_get, sched_req_turn, sched_req_yield, sched_req_asleep, sched_req_put,
+            space_report, space_pressure, space_forget }
         dss_ult_attr { name, xs_type, tgt_id, stack_size, flags, period_ms }
         dss_coll_ops { co_func, co_reduce, co_reduce_arg_alloc, co_reduce_arg_free }
         dss_coll_args { ca_func_args, ca_aggregator, ca_tgt_bitmap, ca_tgt_bitmap_sz, ca_reserved }

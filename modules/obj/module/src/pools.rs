@@ -232,9 +232,10 @@ async fn destroy_pool_on(
         let gone = on_target(index, "obj_pool_destroy", move |target| async move {
             let store = target.store()?;
             match store.destroy_pool(&uuid).await {
-                Err(obj_store::StoreError::NoPool(_)) => Ok(()),
-                result => Ok(result?),
+                Err(obj_store::StoreError::NoPool(_)) => {}
+                result => result?,
             }
+            Ok(module_sdk::forget_pool(uuid.as_bytes())?)
         });
         match gone.await {
             Err(failure) if index == 0 => return Err(failure),

@@ -1,14 +1,17 @@
 //! Dropping what was replaced, removed or never finished.
 //!
 //! One task per target, for the versions whose head was here. A version goes from every target before it is forgotten
-//! here; a target that is down keeps it waiting. Readers' pins hold it back.
+//! here; a target that is down keeps it waiting. Readers' pins hold it back, and the scheduler lets it take its turns: more of
+//! them when its pool runs out of space.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use module_sdk::{now_ns, sleep};
+use module_sdk::{ReqClass, SchedReq, now_ns, sleep};
 use obj_store::{Reclaim, Store};
 use uuid::Uuid;
 
@@ -75,7 +78,15 @@ async fn drop_all(target: &Target, store: &Store<Device>) -> Result<bool, Failur
         .into_iter()
         .filter(|r| !target.pinned(r.version));
     let mut done = false;
+    // While there is something to free in a pool, its place in the scheduler says so.
+    let mut places: HashMap<Uuid, SchedReq> = HashMap::new();
     for reclaim in waiting {
+        let pool = store.pool_of(&reclaim.cont).unwrap_or_default();
+        let place = match places.entry(pool) {
+            Entry::Occupied(place) => place.into_mut(),
+            Entry::Vacant(place) => place.insert(SchedReq::new(ReqClass::Gc, pool.into_bytes())?),
+        };
+        place.turn().await;
         if let Err(failure) = drop_everywhere(store, reclaim).await {
             module_sdk::debug!("version {:#x} waits: {}", reclaim.version, failure.message);
             return Err(failure);

@@ -16,6 +16,8 @@ use crate::failure::Failure;
 
 /// An upload that neither commits nor renews for this long is aborted; a reader's pin that is not renewed ends.
 pub(crate) const LEASE: Duration = Duration::from_secs(120);
+/// Pools' space is told to the scheduler so often at most; it looks every 2 s.
+const TELL: Duration = Duration::from_millis(500);
 /// Most pins of readers on one target.
 const PINS_MAX: usize = 65_536;
 
@@ -130,6 +132,8 @@ pub(crate) struct Target {
     /// Something is to be reclaimed, or the store closes.
     pub(crate) work: Notify,
     pub(crate) metrics: Metrics,
+    /// When the scheduler was last told what pools have, ns.
+    told: Cell<u64>,
 }
 
 /// What is counted per target.
@@ -182,6 +186,7 @@ impl Target {
             leases: RefCell::default(),
             work: Notify::new(),
             metrics: Metrics::new(index),
+            told: Cell::new(0),
         }
     }
 
@@ -214,6 +219,22 @@ impl Target {
         } else {
             0.0
         });
+        let now = module_sdk::now_ns();
+        if now.saturating_sub(self.told.get()) >= TELL.as_nanos() as u64 {
+            self.told.set(now);
+            self.tell_space(store);
+        }
+    }
+
+    /// Tells the scheduler what each pool has here: its share, or less when the device has less.
+    pub(crate) fn tell_space(&self, store: &Store<Device>) {
+        let device = store.space().free;
+        for pool in store.pools() {
+            let free = pool.quota.saturating_sub(pool.used).min(device);
+            if let Err(der) = module_sdk::report_space(pool.uuid.as_bytes(), pool.quota, free) {
+                module_sdk::debug!("space of pool {}: {der}", pool.uuid);
+            }
+        }
     }
 
     /// Keeps a version from being reclaimed until the pin is given back or its lease ends.
