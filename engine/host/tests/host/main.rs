@@ -9,6 +9,7 @@ mod places;
 mod probe;
 mod raw;
 mod registration;
+mod sched;
 mod sdk;
 mod ult_io;
 mod ult_life;
