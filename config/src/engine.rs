@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::CpuList;
+
 /// Who this engine is, how many xstreams it runs and where they are placed.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -41,8 +43,17 @@ pub struct Engine {
     #[schemars(range(min = 0, max = 63))]
     pub numa_node: Option<u32>,
 
+    /// Exactly the CPUs to use, by the kernel's numbers, such as `"2-9,12"`: the first is the system xstream's, the next ones are the
+    /// targets' and helpers'. Second hyper-threads of a core are taken last, isolated CPUs go to targets first. Not together with
+    /// `first_core` or `numa_node`. Left out, every core that the process may use counts.
+    pub cpus: Option<CpuList>,
+
     /// Start even if there are fewer cores than xstreams; several xstreams then share a core. For development, not for service.
     pub oversubscribe: bool,
+
+    /// Claim each core that is used, so that a second engine on this machine does not poll on it too but says who has it. With
+    /// `oversubscribe` the cores are shared with other engines that do so as well. `false` claims nothing and looks at no claim.
+    pub lock_cores: bool,
 
     /// How much later than a busy-polling engine this one may notice new work. The longer, the deeper an idle core may sleep;
     /// 0 polls always and keeps every core at 100 %.
@@ -60,7 +71,9 @@ impl Default for Engine {
             helpers: 0,
             first_core: None,
             numa_node: None,
+            cpus: None,
             oversubscribe: false,
+            lock_cores: true,
             idle_latency_us: 50,
         }
     }

@@ -20,7 +20,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `engine`, `device`, `services`, `watchdog`, `health` | the sections of the file |
-//! | `size` | `"64MiB"` |
+//! | `size`, `cpus` | `"64MiB"`, `"2-9,12"` |
 //! | `tree` | the parsed text with the place of every key |
 //! | `shape`, `words` | what the file may look like, from the JSON schema |
 //! | `validate`, `check` | keys, types, ranges; how values go together and fit the machine |
@@ -30,6 +30,7 @@
 //! | `explain` | a key in words |
 
 mod check;
+mod cpus;
 mod device;
 mod document;
 mod engine;
@@ -52,6 +53,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use cpus::CpuList;
 pub use device::{Backing, Device, DeviceKind, MIN_TARGET_SIZE, Placement, SLICE_ALIGN};
 pub use document::Document;
 pub use engine::Engine;

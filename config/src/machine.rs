@@ -1,6 +1,6 @@
 //! What the semantic checks may know of the machine. It is handed in, so that a check gives the same answer everywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -9,15 +9,33 @@ use crate::Provider;
 /// The machine that a configuration is checked against.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// Physical cores that the engine may run on (affinity and cgroup counted in).
-    pub cores: u32,
-    /// Numbers of the NUMA nodes, each with its physical cores that the engine may run on.
-    pub numa_nodes: BTreeMap<u32, u32>,
+    /// CPUs that the engine may run on (affinity and cgroup counted in), by the kernel's numbers.
+    pub cpus: BTreeMap<u32, MachineCpu>,
+    /// CPUs that are there but that the engine may not run on.
+    pub unusable: BTreeMap<u32, UnusableCpu>,
     /// Providers that this build contains.
     pub providers: Vec<Provider>,
     /// Where modules are looked for after `modules.path`; see [`Machine::module_dirs_of`].
     pub module_dirs: Vec<PathBuf>,
     files: Files,
+}
+
+/// A CPU that the engine may run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MachineCpu {
+    /// Its NUMA node.
+    pub node: u32,
+    /// The lowest usable CPU of its physical core: the same for all hyper-threads of a core.
+    pub core: u32,
+}
+
+/// Why a CPU cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnusableCpu {
+    /// What forbids it, after "CPU 3 cannot be used: ".
+    pub why: String,
+    /// What can be done about it.
+    pub cure: String,
 }
 
 #[derive(Clone, Debug)]
@@ -55,13 +73,17 @@ pub enum PathKind {
 }
 
 impl Machine {
-    /// This host: its file system, with cores and nodes as the caller found them (`spdk_env::cpu::Topology`).
-    pub fn host(cores: u32, numa_nodes: BTreeMap<u32, u32>, providers: Vec<Provider>) -> Machine {
+    /// This host: its file system, with CPUs as the caller found them (`spdk_env::cpu::Topology`).
+    pub fn host(
+        cpus: BTreeMap<u32, MachineCpu>,
+        unusable: BTreeMap<u32, UnusableCpu>,
+        providers: Vec<Provider>,
+    ) -> Machine {
         let exe = std::env::current_exe().unwrap_or_default();
         let module_dirs = Machine::module_dirs_of(exe.parent().unwrap_or(Path::new("")));
         Machine {
-            cores,
-            numa_nodes,
+            cpus,
+            unusable,
             providers,
             module_dirs,
             files: Files::Host,
@@ -71,12 +93,24 @@ impl Machine {
     /// A machine that has exactly what is said: one NUMA node with all `cores`, the native provider, and no files.
     pub fn described(cores: u32) -> Machine {
         Machine {
-            cores,
-            numa_nodes: BTreeMap::from([(0, cores)]),
+            cpus: (0..cores).map(|cpu| (cpu, MachineCpu { node: 0, core: cpu })).collect(),
+            unusable: BTreeMap::new(),
             providers: vec![Provider::Native],
             module_dirs: Vec::new(),
             files: Files::Listed(BTreeMap::new()),
         }
+    }
+
+    /// Physical cores that the engine may run on, of one NUMA node or of all.
+    pub fn cores(&self, node: Option<u32>) -> u32 {
+        let here = |cpu: &&MachineCpu| node.is_none_or(|node| cpu.node == node);
+        let cores = self.cpus.values().filter(here).map(|cpu| cpu.core);
+        cores.collect::<BTreeSet<u32>>().len() as u32
+    }
+
+    /// NUMA nodes with cores that the engine may run on.
+    pub fn numa_nodes(&self) -> BTreeSet<u32> {
+        self.cpus.values().map(|cpu| cpu.node).collect()
     }
 
     /// Adds a path to a described machine; on a host it changes nothing. Each path is a file of its own.

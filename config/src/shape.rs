@@ -55,6 +55,7 @@ pub(crate) enum Format {
     DeviceName,
     ModuleName,
     LogMask,
+    CpuList,
 }
 
 /// The schema of a configuration file as JSON text (draft 2020-12), for editors and for `keel config schema`. The file
@@ -175,6 +176,7 @@ impl Format {
             "device-name" => Format::DeviceName,
             "module-name" => Format::ModuleName,
             "log-mask" => Format::LogMask,
+            "cpu-list" => Format::CpuList,
             _ => Format::Any,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::CpuList;
 use crate::shape::Format;
 
 /// Longest path of a Unix socket: `sockaddr_un` has 108 bytes, one of them the closing zero.
@@ -26,6 +27,7 @@ pub(crate) fn check(format: Format, text: &str) -> Result<(), Complaint> {
         Format::DeviceName => name(text, MAX_NAME, "-_."),
         Format::ModuleName => name(text, MAX_NAME, "_"),
         Format::LogMask => log_mask(text),
+        Format::CpuList => CpuList::parse(text).map(drop),
     }
 }
 
@@ -38,6 +40,7 @@ pub(crate) fn noun(format: Format) -> &'static str {
         Format::SocketAddress => "an address and port",
         Format::SystemName | Format::DeviceName | Format::ModuleName => "a name",
         Format::LogMask => "a log mask",
+        Format::CpuList => "a list of CPUs",
     }
 }
 

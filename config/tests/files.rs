@@ -6,7 +6,8 @@ use std::os::unix::fs::symlink;
 use engine_config::{Config, ConfigErrors, Document, Kind, Machine, Provider};
 
 fn host() -> Machine {
-    Machine::host(8, BTreeMap::from([(0, 8)]), vec![Provider::Native])
+    let cpus = Machine::described(8).cpus;
+    Machine::host(cpus, BTreeMap::new(), vec![Provider::Native])
 }
 
 fn said(result: Result<Config, ConfigErrors>) -> String {

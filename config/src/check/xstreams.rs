@@ -2,11 +2,13 @@
 
 use super::{Fault, Rules, count};
 use crate::error::Kind;
+use crate::{CpuList, UnusableCpu};
 
 pub(super) fn check(rules: &mut Rules<'_>) {
     helpers(rules);
     provider(rules);
     numa_node(rules);
+    list(rules);
     cores(rules);
 }
 
@@ -62,10 +64,10 @@ fn numa_node(rules: &mut Rules<'_>) {
     let Some((machine, node)) = rules.machine.zip(rules.config.engine.numa_node) else {
         return;
     };
-    if machine.numa_nodes.contains_key(&node) {
+    if machine.numa_nodes().contains(&node) {
         return;
     }
-    let there: Vec<String> = machine.numa_nodes.keys().map(u32::to_string).collect();
+    let there: Vec<String> = machine.numa_nodes().iter().map(u32::to_string).collect();
     rules.report(Fault {
         kind: Kind::Machine,
         key: "engine.numa_node",
@@ -76,6 +78,54 @@ fn numa_node(rules: &mut Rules<'_>) {
     });
 }
 
+/// CPUs by name: alone, and each of them there and allowed.
+fn list(rules: &mut Rules<'_>) {
+    if !rules.sound(&["engine.cpus"]) {
+        return;
+    }
+    let engine = &rules.config.engine;
+    let Some(list) = engine.cpus.clone() else {
+        return;
+    };
+    let others = [
+        ("engine.first_core", engine.first_core.is_some()),
+        ("engine.numa_node", engine.numa_node.is_some()),
+    ];
+    for (key, _) in others.into_iter().filter(|(_, given)| *given) {
+        let name = key.trim_start_matches("engine.");
+        rules.report(Fault {
+            kind: Kind::Conflict,
+            key,
+            message: format!("`{name}` and `cpus` do not go together"),
+            label: "says which cores as well",
+            help: format!("remove `{name}`: the list says exactly which CPUs are used"),
+            also: Some(("engine.cpus", "the list")),
+        });
+    }
+    let Some(machine) = rules.machine else {
+        return;
+    };
+    let wrong = list.as_slice().iter().filter(|cpu| !machine.cpus.contains_key(cpu));
+    for cpu in wrong {
+        let (why, cure) = match machine.unusable.get(cpu) {
+            Some(UnusableCpu { why, cure }) => (why.clone(), cure.clone()),
+            None => {
+                let there = machine.cpus.keys().chain(machine.unusable.keys());
+                let there = CpuList::text_of(there.copied());
+                (format!("this machine has CPUs {there}"), "name CPUs that are there".into())
+            }
+        };
+        rules.report(Fault {
+            kind: Kind::Machine,
+            key: "engine.cpus",
+            message: format!("CPU {cpu} cannot be used: {why}"),
+            label: "names it",
+            help: cure,
+            also: None,
+        });
+    }
+}
+
 /// One xstream a core: the system xstream, the main ones, the helpers.
 fn cores(rules: &mut Rules<'_>) {
     let keys = [
@@ -83,19 +133,21 @@ fn cores(rules: &mut Rules<'_>) {
         "engine.helpers",
         "engine.first_core",
         "engine.numa_node",
+        "engine.cpus",
         "engine.oversubscribe",
     ];
     let Some(machine) = rules.machine.filter(|_| rules.sound(&keys)) else {
         return;
     };
     let engine = &rules.config.engine;
-    let (all, whose) = match engine.numa_node {
-        Some(node) => match machine.numa_nodes.get(&node) {
-            Some(cores) => (*cores, format!("NUMA node {node}")),
-            None => return,
-        },
-        None => (machine.cores, "this machine".to_owned()),
+    let (all, whose) = match (&engine.cpus, engine.numa_node) {
+        (Some(list), _) => (list.as_slice().len() as u32, format!("`cpus = \"{list}\"`")),
+        (None, Some(node)) => (machine.cores(Some(node)), format!("NUMA node {node}")),
+        (None, None) => (machine.cores(None), "this machine".to_owned()),
     };
+    if all == 0 {
+        return; // no such node: said already
+    }
     let first = engine.first_core.unwrap_or(0);
     if first >= all {
         rules.report(Fault {

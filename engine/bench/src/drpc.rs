@@ -68,9 +68,8 @@ fn measure(cores: &[Core], path: &std::path::Path, seconds: f64) -> Result<Repor
     let options = LayoutOptions {
         targets: 1,
         helpers: 0,
-        first_core: None,
-        numa_node: None,
         oversubscribe: true,
+            ..LayoutOptions::default()
     };
     let layout = Layout::compute(&options, server_core)?;
     let reactors = ReactorOptions {

@@ -47,17 +47,12 @@ impl Stepped {
         let wanted = LayoutOptions {
             targets,
             helpers,
-            first_core: None,
-            numa_node: None,
             oversubscribe: true,
+            ..LayoutOptions::default()
         };
         let layout = match Layout::compute(
             &wanted,
-            &[Core {
-                cpu: 0,
-                node: 0,
-                sibling: false,
-            }],
+            &[Core::alone(0, 0)],
         ) {
             Ok(layout) => layout,
             Err(error) => panic!("Stepped: {error}"),

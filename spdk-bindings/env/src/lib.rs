@@ -2,7 +2,7 @@
 //! or talks to the kernel about devices.
 //!
 //! * [`Clock`]: monotonic nanoseconds from the time-stamp counter; [`ManualClock`] for tests.
-//! * [`cpu::Topology`]: cores that this process may use, and binding an OS thread to one.
+//! * [`cpu::Topology`]: cores that this process may use, and binding an OS thread to one; [`core_lock`]: a lock per claimed core.
 //! * [`DmaBuf`], [`DmaPool`]: owned, page-aligned buffers that travel with an I/O; [`SharedRegion`]: memory as a device.
 //! * [`DeviceBacking`]: what a user-space driver needs of a device: registers, DMA memory, interrupts, the news that it is gone.
 //!   [`IoSpace`] is the memory side of an emulated one.
@@ -17,9 +17,11 @@
 //! Thread rule: everything here may be used from any OS thread unless its type says otherwise.
 
 mod clock;
+pub mod core_lock;
 pub mod cpu;
 mod device;
 mod dma;
+pub mod file_lock;
 mod manual_clock;
 pub mod mmio;
 mod notifier;

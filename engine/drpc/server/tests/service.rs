@@ -32,9 +32,8 @@ impl Engine {
         let options = LayoutOptions {
             targets: 1,
             helpers: 0,
-            first_core: None,
-            numa_node: None,
             oversubscribe: true,
+            ..LayoutOptions::default()
         };
         let cores = Core::of(&topology);
         let layout = Layout::compute(&options, &cores[..1]).expect("one core is enough");

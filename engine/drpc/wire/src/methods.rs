@@ -86,6 +86,7 @@ methods! {
     KEEL 9 CONFIG_EFFECTIVE;
     KEEL 10 DEVICE_SET_FAULTY;
     KEEL 11 DEVICE_REPLACE;
+    KEEL 12 ENGINE_TOPOLOGY;
 }
 
 /// The name of a method, for logs and tools.

@@ -98,17 +98,12 @@ impl Engine {
 
     pub fn start(&mut self) {
         let cpu = spdk_env::cpu::allowed().unwrap()[0];
-        let core = Core {
-            cpu,
-            node: 0,
-            sibling: false,
-        };
+        let core = Core::alone(cpu, 0);
         let wanted = LayoutOptions {
             targets: TARGETS,
             helpers: 1,
-            first_core: None,
-            numa_node: None,
             oversubscribe: true,
+            ..LayoutOptions::default()
         };
         let layout = Layout::compute(&wanted, &[core]).unwrap();
         let reactors = ReactorSet::start(&ReactorOptions {

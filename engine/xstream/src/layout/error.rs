@@ -50,6 +50,20 @@ pub enum LayoutError {
         /// What there is.
         nodes: Vec<usize>,
     },
+    /// The list names CPUs that are not there, or that the process may not use.
+    #[error("cpus: {cpus} cannot be used; usable: {usable}")]
+    UnusableCpus {
+        /// Those.
+        cpus: String,
+        /// What there is.
+        usable: String,
+    },
+    /// The list names one twice.
+    #[error("cpus: CPU {cpu} is named twice")]
+    CpuTwice {
+        /// That one.
+        cpu: usize,
+    },
     /// The process may use no core at all.
     #[error("no usable core: the process's CPU affinity or cgroup leaves none")]
     NoCores,

@@ -3,6 +3,7 @@
 //! DAOS's formulas (`src/engine/init.c`, `srv.c`, `srv_internal.h`) with one system xstream instead of three: where
 //! DAOS counts 3 + targets + helpers, we count 1 + targets + helpers. Why: docs/decisions/0021-one-system-xstream.md.
 
+mod cores;
 mod error;
 mod place;
 mod serve;
@@ -11,8 +12,9 @@ use engine_tls::{Tags, XsInfo};
 
 use crate::{Role, XstreamId};
 
+pub use cores::Core;
 pub use error::{LayoutError, ServeError};
-pub use place::{Core, Placement};
+pub use place::Placement;
 
 /// System xstreams.
 pub const SYS_XS_NR: u32 = 1;
@@ -31,9 +33,32 @@ pub struct LayoutOptions {
     pub first_core: Option<usize>,
     /// Only cores of this NUMA node.
     pub numa_node: Option<usize>,
+    /// Exactly these CPUs, by the kernel's numbers and in this order; second hyper-threads of a core come last. `None`: all cores that
+    /// the process may use.
+    pub cpus: Option<Vec<usize>>,
+    /// NUMA node of each target's device, where known: the target is placed there if there is a core. Shorter than `targets`: unknown.
+    pub target_nodes: Vec<Option<usize>>,
     /// Several xstreams may share a core.
     pub oversubscribe: bool,
 }
+
+impl Default for LayoutOptions {
+    /// One target, no helpers, any core.
+    fn default() -> LayoutOptions {
+        LayoutOptions {
+            targets: 1,
+            helpers: 0,
+            first_core: None,
+            numa_node: None,
+            cpus: None,
+            target_nodes: Vec::new(),
+            oversubscribe: false,
+        }
+    }
+}
+
+/// The CPU of an xstream that has none yet.
+const UNPLACED: usize = usize::MAX;
 
 /// How helpers relate to targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +123,10 @@ pub struct Layout {
     placement: Placement,
     xstreams: Vec<XstreamSpec>,
     notes: Vec<String>,
+    /// For each target the one whose main takes its work when there are no helpers.
+    next_target: Vec<u32>,
+    /// For each target the helpers of the pool that are near it.
+    near_helpers: Vec<Vec<XstreamId>>,
 }
 
 impl Layout {
@@ -111,6 +140,8 @@ impl Layout {
             placement: Placement::Linear,
             xstreams: Vec::new(),
             notes: Vec::new(),
+            next_target: Vec::new(),
+            near_helpers: Vec::new(),
         }
     }
 
@@ -147,6 +178,8 @@ impl Layout {
             placement: Placement::Linear,
             xstreams: Vec::new(),
             notes,
+            next_target: Vec::new(),
+            near_helpers: Vec::new(),
         };
         layout.xstreams = (0..SYS_XS_NR + targets + helpers)
             .map(|id| layout.unplaced(XstreamId(id)))
@@ -243,7 +276,7 @@ impl Layout {
             id,
             role,
             target,
-            cpu: 0,
+            cpu: UNPLACED,
             node: 0,
             device: role == Role::Main,
             iofw,

@@ -1,6 +1,6 @@
 //! Which xstream serves which kind of work (DAOS `src/engine/ult.c`, `sched_ult2xs`).
 
-use super::{HelperMode, Layout, Placement, SYS_XS_NR, ServeError};
+use super::{HelperMode, Layout, SYS_XS_NR, ServeError};
 use crate::{XsType, XstreamId};
 
 impl Layout {
@@ -46,30 +46,25 @@ impl Layout {
         })
     }
 
-    /// Without helpers a neighbour's main takes the work: the next target, on the same socket where sockets are used
-    /// evenly.
+    /// Without helpers a neighbour's main takes the work: the next target, on the same node where nodes are told apart.
     fn next_main(&self, target: u32) -> XstreamId {
-        let group = match self.placement {
-            Placement::MultiSocket(nodes) => self.targets / nodes as u32,
-            Placement::Linear | Placement::SingleNuma => self.targets,
-        };
-        let (first, at) = (target / group * group, target % group);
-        let next = first + (at + 1) % group;
-        self.main_of(next).unwrap_or(XstreamId(SYS_XS_NR))
+        let next = self.next_target.get(target as usize).copied();
+        let main = next.and_then(|next| self.main_of(next));
+        main.unwrap_or(XstreamId(SYS_XS_NR))
     }
 
     /// One of the first `most` helpers near the target, by turns.
     fn pool_helper(&self, target: u32, turn: u32, most: u32) -> XstreamId {
-        let near = self.pool_helpers_near(target);
+        let near = &self.near_helpers[target as usize];
         let choices = near.len().min(most as usize).max(1);
-        near[turn as usize % choices].id
+        near[turn as usize % choices]
     }
 
     /// With more helpers than targets the ones past the I/O forwarders do it; otherwise all share both.
     fn pool_offload(&self, target: u32, turn: u32) -> XstreamId {
         let first = SYS_XS_NR + self.targets;
         match self.placement {
-            Placement::MultiSocket(_) => self.pool_helper(target, turn, self.helpers),
+            placement if placement.is_spread() => self.pool_helper(target, turn, self.helpers),
             _ if self.helpers > self.targets => {
                 XstreamId(first + self.targets + target % (self.helpers - self.targets))
             }

@@ -51,15 +51,10 @@ fn layout(targets: u32, helpers: u32) -> Layout {
     let options = LayoutOptions {
         targets,
         helpers,
-        first_core: None,
-        numa_node: None,
         oversubscribe: true,
+            ..LayoutOptions::default()
     };
-    let cores = [0, 1].map(|cpu| Core {
-        cpu,
-        node: 0,
-        sibling: false,
-    });
+    let cores = [0, 1].map(|cpu| Core::alone(cpu, 0));
     Layout::compute(&options, &cores).unwrap()
 }
 

@@ -166,7 +166,7 @@ fn check(path: &Path, options: &FileOptions, fd: OwnedFd) -> Result<OpenFile, Op
     };
     let stat = rustix::fs::fstat(&fd).map_err(system("fstat"))?;
     let is_block_device = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
-    match lock::take_patiently(&fd, &stat, !options.read_only) {
+    match lock::take_patiently(&fd, !options.read_only) {
         Ok(()) => {}
         Err(Some(holder)) => {
             return Err(OpenError::Locked {

@@ -9,15 +9,10 @@ pub(crate) fn xstreams() -> XstreamSet {
     let options = LayoutOptions {
         targets: 2,
         helpers: 2,
-        first_core: None,
-        numa_node: None,
         oversubscribe: true,
+            ..LayoutOptions::default()
     };
-    let cores = [0, 1].map(|cpu| Core {
-        cpu,
-        node: 0,
-        sibling: false,
-    });
+    let cores = [0, 1].map(|cpu| Core::alone(cpu, 0));
     let layout = Layout::compute(&options, &cores).unwrap();
     let reactors = ReactorOptions {
         cpus: layout.cpus(),
