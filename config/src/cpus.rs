@@ -71,7 +71,10 @@ fn range(part: &str) -> Result<(u32, u32), (String, String)> {
     let (first, last) = (number(first.trim())?, number(last.trim())?);
     if first > last {
         let cure = format!("write {last}-{first}");
-        return Err((format!("has the range `{part}`, which ends before it begins"), cure));
+        return Err((
+            format!("has the range `{part}`, which ends before it begins"),
+            cure,
+        ));
     }
     Ok((first, last))
 }
@@ -132,7 +135,10 @@ mod tests {
         for text in ["2-9,12", "0", "5,2-3", "9,8,7"] {
             assert_eq!(CpuList::parse(text).unwrap().to_string(), text);
         }
-        assert_eq!(CpuList::parse(" 1 , 4 - 6 ").unwrap().as_slice(), [1, 4, 5, 6]);
+        assert_eq!(
+            CpuList::parse(" 1 , 4 - 6 ").unwrap().as_slice(),
+            [1, 4, 5, 6]
+        );
         assert_eq!(CpuList::text_of([3, 1, 2, 7]), "1-3,7");
         assert_eq!(CpuList::text_of([]), "none");
     }
@@ -144,7 +150,10 @@ mod tests {
         assert_eq!(said("1,,2"), "has an empty part");
         assert_eq!(said("two"), "has the part `two`");
         assert_eq!(said("-1"), "has the part `-1`");
-        assert_eq!(said("9-2"), "has the range `9-2`, which ends before it begins");
+        assert_eq!(
+            said("9-2"),
+            "has the range `9-2`, which ends before it begins"
+        );
         assert_eq!(said("1-3,2"), "names CPU 2 twice");
         assert_eq!(said("0-99999999999"), "names CPU 99999999999");
     }

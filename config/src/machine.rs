@@ -93,7 +93,9 @@ impl Machine {
     /// A machine that has exactly what is said: one NUMA node with all `cores`, the native provider, and no files.
     pub fn described(cores: u32) -> Machine {
         Machine {
-            cpus: (0..cores).map(|cpu| (cpu, MachineCpu { node: 0, core: cpu })).collect(),
+            cpus: (0..cores)
+                .map(|cpu| (cpu, MachineCpu { node: 0, core: cpu }))
+                .collect(),
             unusable: BTreeMap::new(),
             providers: vec![Provider::Native],
             module_dirs: Vec::new(),

@@ -105,14 +105,20 @@ fn list(rules: &mut Rules<'_>) {
     let Some(machine) = rules.machine else {
         return;
     };
-    let wrong = list.as_slice().iter().filter(|cpu| !machine.cpus.contains_key(cpu));
+    let wrong = list
+        .as_slice()
+        .iter()
+        .filter(|cpu| !machine.cpus.contains_key(cpu));
     for cpu in wrong {
         let (why, cure) = match machine.unusable.get(cpu) {
             Some(UnusableCpu { why, cure }) => (why.clone(), cure.clone()),
             None => {
                 let there = machine.cpus.keys().chain(machine.unusable.keys());
                 let there = CpuList::text_of(there.copied());
-                (format!("this machine has CPUs {there}"), "name CPUs that are there".into())
+                (
+                    format!("this machine has CPUs {there}"),
+                    "name CPUs that are there".into(),
+                )
             }
         };
         rules.report(Fault {

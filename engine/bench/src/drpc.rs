@@ -69,7 +69,7 @@ fn measure(cores: &[Core], path: &std::path::Path, seconds: f64) -> Result<Repor
         targets: 1,
         helpers: 0,
         oversubscribe: true,
-            ..LayoutOptions::default()
+        ..LayoutOptions::default()
     };
     let layout = Layout::compute(&options, server_core)?;
     let reactors = ReactorOptions {

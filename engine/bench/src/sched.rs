@@ -105,18 +105,10 @@ fn start(cpus: [usize; 2]) -> Result<XstreamSet> {
     let wanted = LayoutOptions {
         targets: 1,
         helpers: 0,
-        first_core: None,
-        numa_node: None,
         oversubscribe: true,
+        ..LayoutOptions::default()
     };
-    let mut cores: Vec<Core> = cpus
-        .iter()
-        .map(|&cpu| Core {
-            cpu,
-            node: 0,
-            sibling: false,
-        })
-        .collect();
+    let mut cores: Vec<Core> = cpus.iter().map(|&cpu| Core::alone(cpu, 0)).collect();
     cores.dedup();
     let layout = Layout::compute(&wanted, &cores)?;
     let reactors = ReactorSet::start(&ReactorOptions {

@@ -11,17 +11,20 @@ use engine_config::{Config, Document};
 use engine_drpc::{DrpcServer, DrpcService, DrpcSocket};
 use engine_host::{Host, HostOptions, TargetShare};
 use engine_loader::Modules;
+use engine_placement::Plan;
 use engine_rpc::RpcServer;
 use engine_telemetry::MetricsServer;
 use engine_telemetry::log::LogControl;
 use engine_tls::KeyRegistry;
 use engine_watchdog::Watchdog;
-use engine_xstream::{Core, Layout, StartOptions, Xstream, XstreamSet};
-use spdk_env::cpu::Topology;
+use engine_xstream::{Layout, StartOptions, Xstream, XstreamSet};
+use spdk_env::core_lock::CoreLocks;
+use spdk_env::cpu::{Host as Machine, Topology};
 use spdk_reactor::ReactorSet;
 
 use crate::cli::Cli;
 use crate::control::{EngineControl, set_up};
+use crate::cores;
 use crate::devices::Devices;
 use crate::error::BootError;
 use crate::events::{Event, Events};
@@ -51,6 +54,8 @@ pub(crate) struct Booted {
     pub(crate) rpc: Option<RpcServer>,
     pub(crate) metrics: Option<MetricsServer>,
     pub(crate) announcement: Option<Announcement>,
+    /// Free again when nothing runs on them any more.
+    pub(crate) _cores: Option<CoreLocks>,
     /// Last to go: whoever gets the lock must find nothing of us.
     pub(crate) _identity: Identity,
 }
@@ -65,7 +70,7 @@ pub(crate) fn boot(cli: &Cli) -> Result<Booted, BootError> {
     let log = phases
         .run("log", || engine_telemetry::log::init(&wiring::log(&config)))
         .map_err(BootError::system)?;
-    let result = start(config, &topology, log.clone(), phases);
+    let result = start(config, topology, log.clone(), phases);
     if result.is_err() {
         // The lines that explain it are worth more than the wait.
         log.flush(Duration::from_secs(1));
@@ -79,13 +84,13 @@ fn configuration(cli: &Cli, topology: &Topology) -> Result<Config, BootError> {
         document.apply_set(set);
     }
     document
-        .finish(Some(&wiring::machine(topology)))
+        .finish(Some(&engine_placement::machine(topology)))
         .map_err(BootError::config)
 }
 
 fn start(
     config: Config,
-    topology: &Topology,
+    topology: Topology,
     log: LogControl,
     mut phases: Phases,
 ) -> Result<Booted, BootError> {
@@ -98,12 +103,12 @@ fn start(
             Identity::open(&config.engine.storage_dir)
         })
         .map_err(BootError::cannot_use)?;
-    let layout = phases
-        .run("layout", || {
-            Layout::compute(&wiring::layout(&config), &Core::of(topology))
-        })
+    let plan = phases
+        .run("layout", || Plan::make(&config, &Machine::this(), topology))
         .map_err(BootError::config)?;
-    let (engine, mut modules) = assemble(config, &identity, sender, log.clone(), &mut phases)?;
+    let cores = phases.run("core locks", || cores::claim(&config, &plan.layout.cpus()))?;
+    let (engine, mut modules) =
+        assemble(config, &plan, &identity, sender, log.clone(), &mut phases)?;
 
     let registries = Registries::default();
     let host = phases
@@ -126,9 +131,10 @@ fn start(
         rpc: None,
         metrics: None,
         announcement: None,
+        _cores: cores,
         _identity: identity,
     };
-    let served = serve(&mut booted, layout, &registries, &mut phases);
+    let served = serve(&mut booted, plan.layout, &registries, &mut phases);
     let _ = booted.engine.phases.set(phases.into_list());
     match served {
         Ok(()) => Ok(booted),
@@ -142,6 +148,7 @@ fn start(
 /// Opens what the engine is made of: its devices and its modules.
 fn assemble(
     config: Config,
+    plan: &Plan,
     identity: &Identity,
     events: Events,
     log: LogControl,
@@ -159,6 +166,7 @@ fn assemble(
     });
     let parts = Parts {
         config,
+        topology: plan.report(),
         uuid: identity.uuid,
         started: phases.started(),
         events,

@@ -70,6 +70,7 @@ async fn answer(engine: &Arc<Engine>, method: i32, body: &[u8]) -> Result<Vec<u8
             toml: engine.config.effective_toml(),
         }
         .encode_to_vec(),
+        methods::ENGINE_TOPOLOGY => engine.topology.encode_to_vec(),
         methods::SET_RANK => daos(set_rank(engine, decode::<SetRankReq>(body)?.rank)),
         methods::SET_UP => daos(set_up(engine).await),
         methods::PREP_SHUTDOWN => {

@@ -7,6 +7,7 @@ use clap::Parser;
 mod boot;
 mod cli;
 mod control;
+mod cores;
 mod device_book;
 mod devices;
 mod error;

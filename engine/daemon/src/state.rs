@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use drpc_wire::keel::Phase;
+use drpc_wire::keel::{self, Phase};
 use engine_config::Config;
 use engine_host::Host;
 use engine_loader::ModuleInfo;
@@ -64,6 +64,8 @@ pub(crate) struct ModuleEntry {
 /// The engine's view of itself. Any thread.
 pub(crate) struct Engine {
     pub(crate) config: Config,
+    /// Who runs where, as decided at the start.
+    pub(crate) topology: keel::Topology,
     pub(crate) uuid: Uuid,
     pub(crate) started: Instant,
     pub(crate) events: Events,
@@ -82,6 +84,7 @@ pub(crate) struct Engine {
 /// What an [`Engine`] is made of.
 pub(crate) struct Parts {
     pub(crate) config: Config,
+    pub(crate) topology: keel::Topology,
     pub(crate) uuid: Uuid,
     pub(crate) started: Instant,
     pub(crate) events: Events,
@@ -94,6 +97,7 @@ impl Engine {
     pub(crate) fn new(parts: Parts) -> Arc<Engine> {
         let Parts {
             config,
+            topology,
             uuid,
             started,
             events,
@@ -110,6 +114,7 @@ impl Engine {
         Arc::new(Engine {
             rank: AtomicU32::new(rank.unwrap_or(NO_RANK)),
             config,
+            topology,
             uuid,
             started,
             events,

@@ -1,26 +1,13 @@
 //! From the configuration to each crate's options: the only place that knows both.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use engine_config::{Config, LogFormat, Machine, Provider};
+use engine_config::{Config, LogFormat, Machine};
 use engine_devices::Criteria;
 use engine_loader::SearchPath;
 use engine_rpc::BulkClass;
 use engine_telemetry::log::{Format, LogOptions};
-use engine_xstream::{Core, LayoutOptions};
-use spdk_env::cpu::Topology;
 use spdk_reactor::ReactorOptions;
-
-/// What the configuration is checked against.
-pub(crate) fn machine(topology: &Topology) -> Machine {
-    let mut nodes: BTreeMap<u32, u32> = BTreeMap::new();
-    let cores = Core::of(topology);
-    for core in &cores {
-        *nodes.entry(core.node as u32).or_default() += 1;
-    }
-    Machine::host(cores.len() as u32, nodes, vec![Provider::Native])
-}
 
 pub(crate) fn log(config: &Config) -> LogOptions {
     let format = match config.telemetry.log_format {
@@ -31,17 +18,6 @@ pub(crate) fn log(config: &Config) -> LogOptions {
         format,
         mask: config.telemetry.log_mask.clone(),
         file: config.telemetry.log_file.clone(),
-    }
-}
-
-pub(crate) fn layout(config: &Config) -> LayoutOptions {
-    let engine = &config.engine;
-    LayoutOptions {
-        targets: engine.targets,
-        helpers: engine.helpers,
-        first_core: engine.first_core.map(|core| core as usize),
-        numa_node: engine.numa_node.map(|node| node as usize),
-        oversubscribe: engine.oversubscribe,
     }
 }
 

@@ -100,7 +100,9 @@ fn devices(config: &Config, host: &Host) -> Result<Vec<DevicePlace>, CpuError> {
             }
             Some(Backing::Malloc { .. } | Backing::Null { .. }) | None => (String::new(), None),
         };
-        let on_it = placements.iter().filter(|placement| placement.device == index);
+        let on_it = placements
+            .iter()
+            .filter(|placement| placement.device == index);
         Ok(DevicePlace {
             name: device.name.clone(),
             kind: device.kind.as_str(),

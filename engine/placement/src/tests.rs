@@ -28,7 +28,10 @@ fn two_sockets(isolated: &str) -> tempfile::TempDir {
         file(at("cpulist"), cpus);
         file(at("distance"), distance);
         file(at("meminfo"), &format!("Node {node} MemTotal: {kib} kB"));
-        file(at("hugepages/hugepages-2048kB/nr_hugepages"), if node == 0 { "16" } else { "0" });
+        file(
+            at("hugepages/hugepages-2048kB/nr_hugepages"),
+            if node == 0 { "16" } else { "0" },
+        );
     }
     file(format!("{system}/cpu/online"), "0-7");
     file(format!("{system}/cpu/present"), "0-8");
@@ -37,7 +40,9 @@ fn two_sockets(isolated: &str) -> tempfile::TempDir {
 }
 
 fn config(engine: &str) -> Config {
-    let text = format!("[engine]\n{engine}\n[[device]]\nname = \"d0\"\nkind = \"null\"\nsize = \"1GiB\"\n");
+    let text = format!(
+        "[engine]\n{engine}\n[[device]]\nname = \"d0\"\nkind = \"null\"\nsize = \"1GiB\"\n"
+    );
     Config::parse("test.toml", &text).unwrap()
 }
 
@@ -57,12 +62,20 @@ fn kinds(report: &keel::Topology) -> Vec<&str> {
 }
 
 fn text_of<'a>(report: &'a keel::Topology, kind: &str) -> &'a str {
-    &report.warnings.iter().find(|w| w.kind == kind).unwrap().text
+    &report
+        .warnings
+        .iter()
+        .find(|w| w.kind == kind)
+        .unwrap()
+        .text
 }
 
 #[test]
 fn the_report_says_who_runs_where() {
-    let report = report("targets = 1\nhelpers = 1\nnuma_node = 0\noversubscribe = true", "");
+    let report = report(
+        "targets = 1\nhelpers = 1\nnuma_node = 0\noversubscribe = true",
+        "",
+    );
     let where_: Vec<_> = report
         .xstreams
         .iter()
@@ -70,13 +83,30 @@ fn the_report_says_who_runs_where() {
         .collect();
     assert_eq!(
         where_,
-        [("keel_sys_0", 0, 0, None), ("keel_io_0", 1, 0, Some(0)), ("keel_off_2", 4, 0, Some(0))]
+        [
+            ("keel_sys_0", 0, 0, None),
+            ("keel_io_0", 1, 0, Some(0)),
+            ("keel_off_2", 4, 0, Some(0))
+        ]
     );
     assert_eq!(report.placement, "on one NUMA node");
     let node = &report.nodes[0];
-    assert_eq!((node.cpus.as_str(), node.memory_bytes, node.hugepage_bytes), ("0-1,4-5", 4 << 20, 32 << 20));
-    assert_eq!((report.cpus[6].core, report.cpus[6].node, report.cpus[6].package), (2, 1, 1));
-    assert_eq!((report.devices[0].name.as_str(), report.devices[0].node), ("d0", None));
+    assert_eq!(
+        (node.cpus.as_str(), node.memory_bytes, node.hugepage_bytes),
+        ("0-1,4-5", 4 << 20, 32 << 20)
+    );
+    assert_eq!(
+        (
+            report.cpus[6].core,
+            report.cpus[6].node,
+            report.cpus[6].package
+        ),
+        (2, 1, 1)
+    );
+    assert_eq!(
+        (report.devices[0].name.as_str(), report.devices[0].node),
+        ("d0", None)
+    );
     assert_eq!(kinds(&report), ["not_isolated"]);
 }
 
@@ -90,15 +120,27 @@ fn shared_cpus_threads_and_remote_memory_are_warned_of() {
         "CPUs 0,4 are hyper-threads of one core, which keel_sys_0, keel_io_0, keel_io_4, keel_io_2 share"
     );
     let far = self::report("targets = 2\ncpus = \"2-3,0\"", "");
-    assert_eq!(text_of(&far, "memory_remote"), "NUMA node 1 runs xstreams and has no memory: all of theirs is remote");
-    assert_eq!(text_of(&far, "memory_one_node"), "all huge pages are on other nodes than NUMA node 1, which runs xstreams");
+    assert_eq!(
+        text_of(&far, "memory_remote"),
+        "NUMA node 1 runs xstreams and has no memory: all of theirs is remote"
+    );
+    assert_eq!(
+        text_of(&far, "memory_one_node"),
+        "all huge pages are on other nodes than NUMA node 1, which runs xstreams"
+    );
 }
 
 #[test]
 fn isolated_cpus_are_used_first_and_named_when_left() {
     let report = report("targets = 1", "2-3,6-7");
-    assert_eq!(report.xstreams.iter().map(|xs| xs.cpu).collect::<Vec<_>>(), [0, 2]);
-    assert_eq!(text_of(&report, "isolated_unused"), "CPUs 3,6-7 are isolated and this engine does not use them");
+    assert_eq!(
+        report.xstreams.iter().map(|xs| xs.cpu).collect::<Vec<_>>(),
+        [0, 2]
+    );
+    assert_eq!(
+        text_of(&report, "isolated_unused"),
+        "CPUs 3,6-7 are isolated and this engine does not use them"
+    );
     assert!(!kinds(&report).contains(&"not_isolated"), "{report:?}");
 }
 
@@ -116,7 +158,10 @@ fn a_target_far_from_its_disk_is_warned_of() {
         "target 0 on CPU 1 (NUMA node 0) is far from its device d0 (node 1): distance 21"
     );
     let device = &report.devices[0];
-    assert_eq!((device.pci.as_str(), device.node, &device.targets[..]), ("0000:3b:00.0", Some(1), &[0][..]));
+    assert_eq!(
+        (device.pci.as_str(), device.node, &device.targets[..]),
+        ("0000:3b:00.0", Some(1), &[0][..])
+    );
 }
 
 #[test]
@@ -132,10 +177,17 @@ fn interrupts_on_reactors_cpus_are_warned_of() {
     let quiet = [irq(40, &[0], 0), irq(41, &[0, 1], 9), irq(42, &[6], 9)];
     add_interrupts(&mut report, &[several, quiet.to_vec()].concat());
     assert_eq!(report.cpus[6].interrupts, ["nvme0q42 (42)"]);
-    let texts: Vec<&str> = report.warnings.iter().filter(|w| w.kind == "interrupts").map(|w| w.text.as_str()).collect();
+    let texts: Vec<&str> = report
+        .warnings
+        .iter()
+        .filter(|w| w.kind == "interrupts")
+        .map(|w| w.text.as_str())
+        .collect();
     assert_eq!(
         texts,
-        ["nvme0q30 (30), nvme0q31 (31), nvme0q32 (32), nvme0q33 (33) and 2 more arrive on CPU 1, where keel_io_0 runs"]
+        [
+            "nvme0q30 (30), nvme0q31 (31), nvme0q32 (32), nvme0q33 (33) and 2 more arrive on CPU 1, the CPU of keel_io_0"
+        ]
     );
 }
 
@@ -144,11 +196,25 @@ fn the_machine_knows_why_a_cpu_cannot_be_used() {
     let root = two_sockets("");
     let topology = Topology::read(&Host::at(root.path()), &[0, 1, 4]).unwrap();
     let machine = machine(&topology);
-    assert_eq!((machine.cores(None), machine.cores(Some(0)), machine.cores(Some(1))), (2, 2, 0));
-    assert_eq!(machine.unusable[&2].why, "the process was started on CPUs 0-1,4");
+    assert_eq!(
+        (
+            machine.cores(None),
+            machine.cores(Some(0)),
+            machine.cores(Some(1))
+        ),
+        (2, 2, 0)
+    );
+    assert_eq!(
+        machine.unusable[&2].why,
+        "the process was started on CPUs 0-1,4"
+    );
     assert_eq!(machine.unusable[&8].why, "it is switched off");
     let errors = config("cpus = \"0,2,8-9\"").check(&machine).unwrap_err();
-    let said: Vec<&str> = errors.iter().map(|e| e.message()).filter(|m| m.starts_with("CPU")).collect();
+    let said: Vec<&str> = errors
+        .iter()
+        .map(|e| e.message())
+        .filter(|m| m.starts_with("CPU"))
+        .collect();
     assert_eq!(
         said,
         [

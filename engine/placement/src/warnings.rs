@@ -33,7 +33,12 @@ pub(crate) fn warnings(plan: &Plan) -> Vec<keel::TopologyWarning> {
     found
 }
 
-fn warning(severity: &str, kind: &str, text: String, cure: impl Into<String>) -> keel::TopologyWarning {
+fn warning(
+    severity: &str,
+    kind: &str,
+    text: String,
+    cure: impl Into<String>,
+) -> keel::TopologyWarning {
     keel::TopologyWarning {
         severity: severity.to_owned(),
         kind: kind.to_owned(),
@@ -61,7 +66,11 @@ fn shared_cpus(plan: &Plan, found: &mut Vec<keel::TopologyWarning>) {
             continue;
         }
         let system = xstreams.iter().any(|xs| xs.role == Role::System);
-        let kind = if system { "system_shares_core" } else { "shared_core" };
+        let kind = if system {
+            "system_shares_core"
+        } else {
+            "shared_core"
+        };
         let text = format!("CPU {cpu} is shared by {}", names(xstreams));
         let cure = "give the engine a core for each xstream, or use fewer targets and helpers";
         found.push(warning(WARNING, kind, text, cure));
@@ -76,7 +85,11 @@ fn shared_cores(plan: &Plan, found: &mut Vec<keel::TopologyWarning>) {
         cores.entry(core).or_default().push((cpu, xstreams));
     }
     for threads in cores.values().filter(|threads| threads.len() > 1) {
-        let all = || threads.iter().flat_map(|(_, xstreams)| xstreams.iter().copied());
+        let all = || {
+            threads
+                .iter()
+                .flat_map(|(_, xstreams)| xstreams.iter().copied())
+        };
         if !all().any(|xs| xs.role == Role::Main) {
             continue;
         }
@@ -108,16 +121,25 @@ fn far_devices(plan: &Plan, found: &mut Vec<keel::TopologyWarning>) {
             device.name,
             plan.topology.distance(xs.node, node)
         );
-        let cure = format!("leave cores of node {node} to the engine, or move targets to other devices");
+        let cure =
+            format!("leave cores of node {node} to the engine, or move targets to other devices");
         found.push(warning(WARNING, "far_from_device", text, cure));
     }
 }
 
 fn memory(plan: &Plan, found: &mut Vec<keel::TopologyWarning>) {
     let used: BTreeSet<usize> = plan.layout.xstreams().iter().map(|xs| xs.node).collect();
-    let nodes = || plan.topology.nodes.iter().filter(|node| used.contains(&node.id));
+    let nodes = || {
+        plan.topology
+            .nodes
+            .iter()
+            .filter(|node| used.contains(&node.id))
+    };
     for node in nodes().filter(|node| node.memory_kib == 0) {
-        let text = format!("NUMA node {} runs xstreams and has no memory: all of theirs is remote", node.id);
+        let text = format!(
+            "NUMA node {} runs xstreams and has no memory: all of theirs is remote",
+            node.id
+        );
         let cure = "use cores of a node with memory: engine.numa_node or engine.cpus";
         found.push(warning(WARNING, "memory_remote", text, cure));
     }
@@ -126,8 +148,14 @@ fn memory(plan: &Plan, found: &mut Vec<keel::TopologyWarning>) {
         return;
     }
     for node in nodes().filter(|node| !huge(node)) {
-        let text = format!("all huge pages are on other nodes than NUMA node {}, which runs xstreams", node.id);
-        let cure = format!("allocate some there: /sys/devices/system/node/node{}/hugepages/", node.id);
+        let text = format!(
+            "all huge pages are on other nodes than NUMA node {}, which runs xstreams",
+            node.id
+        );
+        let cure = format!(
+            "allocate some there: /sys/devices/system/node/node{}/hugepages/",
+            node.id
+        );
         found.push(warning(WARNING, "memory_one_node", text, cure));
     }
 }
@@ -152,21 +180,36 @@ fn quota(plan: &Plan, found: &mut Vec<keel::TopologyWarning>) {
 
 fn isolation(plan: &Plan, found: &mut Vec<keel::TopologyWarning>) {
     let isolated = |cpu: usize| plan.topology.get(cpu).is_some_and(|cpu| cpu.isolated);
-    let mains = plan.layout.xstreams().iter().filter(|xs| xs.role == Role::Main);
-    let exposed: BTreeSet<usize> = mains.map(|xs| xs.cpu).filter(|cpu| !isolated(*cpu)).collect();
+    let mains = plan
+        .layout
+        .xstreams()
+        .iter()
+        .filter(|xs| xs.role == Role::Main);
+    let exposed: BTreeSet<usize> = mains
+        .map(|xs| xs.cpu)
+        .filter(|cpu| !isolated(*cpu))
+        .collect();
     if !exposed.is_empty() {
         let list = format_list(exposed);
-        let text = format!("CPUs {list} run targets and are not isolated: other processes run there too");
+        let text =
+            format!("CPUs {list} run targets and are not isolated: other processes run there too");
         let cure = format!(
             "boot with isolcpus={list} nohz_full={list} rcu_nocbs={list}, or keep services off them (systemd: CPUAffinity=)"
         );
         found.push(warning(NOTE, "not_isolated", text, cure));
     }
     let used = plan.layout.cpus();
-    let idle = plan.topology.cpus.iter().filter(|cpu| cpu.isolated && !used.contains(&cpu.id));
+    let idle = plan
+        .topology
+        .cpus
+        .iter()
+        .filter(|cpu| cpu.isolated && !used.contains(&cpu.id));
     let idle: Vec<usize> = idle.map(|cpu| cpu.id).collect();
     if !idle.is_empty() {
-        let text = format!("CPUs {} are isolated and this engine does not use them", format_list(idle));
+        let text = format!(
+            "CPUs {} are isolated and this engine does not use them",
+            format_list(idle)
+        );
         found.push(warning(NOTE, "isolated_unused", text, ""));
     }
 }
@@ -179,7 +222,9 @@ pub fn add_interrupts(report: &mut keel::Topology, interrupts: &[Interrupt]) {
         let here = interrupts
             .iter()
             .filter(|irq| irq.count > 0 && irq.cpus == [cpu.id as usize]);
-        cpu.interrupts = here.map(|irq| format!("{} ({})", irq.name, irq.irq)).collect();
+        cpu.interrupts = here
+            .map(|irq| format!("{} ({})", irq.name, irq.irq))
+            .collect();
         let xstreams = report.xstreams.iter().filter(|xs| xs.cpu == cpu.id);
         let xstreams: Vec<&str> = xstreams.map(|xs| xs.name.as_str()).collect();
         if xstreams.is_empty() || cpu.interrupts.is_empty() {
@@ -191,7 +236,11 @@ pub fn add_interrupts(report: &mut keel::Topology, interrupts: &[Interrupt]) {
             named.push_str(&format!(" and {} more", count - MOST_NAMED));
         }
         let plural = if count == 1 { "arrives" } else { "arrive" };
-        let text = format!("{named} {plural} on CPU {}, where {} runs", cpu.id, xstreams.join(", "));
+        let text = format!(
+            "{named} {plural} on CPU {}, the CPU of {}",
+            cpu.id,
+            xstreams.join(", ")
+        );
         let cure = "move them: /proc/irq/NUMBER/smp_affinity_list, irqaffinity= on the kernel's command line, or IRQBALANCE_BANNED_CPULIST";
         found.push(warning(NOTE, "interrupts", text, cure));
     }

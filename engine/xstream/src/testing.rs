@@ -50,10 +50,7 @@ impl Stepped {
             oversubscribe: true,
             ..LayoutOptions::default()
         };
-        let layout = match Layout::compute(
-            &wanted,
-            &[Core::alone(0, 0)],
-        ) {
+        let layout = match Layout::compute(&wanted, &[Core::alone(0, 0)]) {
             Ok(layout) => layout,
             Err(error) => panic!("Stepped: {error}"),
         };

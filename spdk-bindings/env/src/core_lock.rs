@@ -152,9 +152,7 @@ fn lock_patiently(file: &File, exclusive: bool) -> Result<(), NotLocked> {
     let start = Instant::now();
     loop {
         match try_lock(file, exclusive) {
-            Err(NotLocked::Held(holder))
-                if holder.may_be_dead() && start.elapsed() < PATIENCE =>
-            {
+            Err(NotLocked::Held(holder)) if holder.may_be_dead() && start.elapsed() < PATIENCE => {
                 std::thread::sleep(Duration::from_millis(2));
             }
             other => return other,
@@ -167,7 +165,10 @@ mod tests {
     use super::*;
 
     fn me(cpu: usize) -> String {
-        format!("CPU {cpu} belongs to this process (pid {})", std::process::id())
+        format!(
+            "CPU {cpu} belongs to this process (pid {})",
+            std::process::id()
+        )
     }
 
     #[test]
@@ -192,7 +193,10 @@ mod tests {
         drop(shared);
         let _alone = CoreLocks::exclusive(dir.path(), &[1]).expect("free");
         let beside = CoreLocks::shared(dir.path(), &[0, 1]).expect("not refused");
-        assert_eq!(beside.taken().iter().map(|t| t.cpu).collect::<Vec<_>>(), [1]);
+        assert_eq!(
+            beside.taken().iter().map(|t| t.cpu).collect::<Vec<_>>(),
+            [1]
+        );
     }
 
     #[test]
@@ -209,7 +213,8 @@ mod tests {
     #[test]
     fn a_directory_that_is_not_there_is_named() {
         let error = CoreLocks::exclusive(Path::new("/nowhere"), &[0]).expect_err("no directory");
-        let said = "the lock of CPU 0, /nowhere/keel_cpu_lock_000: No such file or directory (os error 2)";
+        let said =
+            "the lock of CPU 0, /nowhere/keel_cpu_lock_000: No such file or directory (os error 2)";
         assert_eq!(error.to_string(), said);
         assert!(directory().is_dir());
     }

@@ -20,6 +20,8 @@ pub enum Kind {
 /// A scratch directory and what an engine in it is told. The directory goes with the last of it and its engines.
 pub struct Config {
     pub dir: Arc<TempDir>,
+    /// Names its configuration and storage directory: `engine`, unless several share the directory.
+    pub name: String,
     pub targets: u32,
     pub kind: Kind,
     /// Bytes of one device.
@@ -36,6 +38,10 @@ pub struct Config {
     pub metrics: bool,
     /// Whether missing device files are made.
     pub create: bool,
+    /// Whether xstreams may share cores, with each other and with other engines.
+    pub oversubscribe: bool,
+    /// Further lines of `[engine]`.
+    pub engine_keys: String,
     /// Sections that nothing above writes.
     pub more: String,
     /// Environment of the engine's process.
@@ -49,6 +55,7 @@ impl Config {
         Config {
             socket: dir.path().join("engine.sock"),
             dir: Arc::new(dir),
+            name: "engine".to_owned(),
             targets,
             kind,
             size: 64 << 20,
@@ -58,6 +65,8 @@ impl Config {
             device_dir: None,
             metrics: false,
             create: true,
+            oversubscribe: true,
+            engine_keys: String::new(),
             more: String::new(),
             env: Vec::new(),
         }
@@ -71,12 +80,22 @@ impl Config {
         config
     }
 
+    /// Another engine in the same scratch directory, with a socket and a storage directory of its own.
+    pub fn beside(other: &Config, name: &str) -> Config {
+        let mut config = Config::new(other.targets, other.kind);
+        config.socket = other.path().join(format!("{name}.sock"));
+        config.name = name.to_owned();
+        config.dir = other.dir.clone();
+        config.modules.clone_from(&other.modules);
+        config
+    }
+
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
     pub fn storage(&self) -> PathBuf {
-        self.path().join("storage")
+        self.path().join(format!("{}.storage", self.name))
     }
 
     /// The file of a target's device.
@@ -103,11 +122,13 @@ impl Config {
         };
         let paths = self.module_path.iter().map(|p| p.display().to_string());
         let mut text = format!(
-            "[engine]\nstorage_dir = {:?}\ntargets = {}\noversubscribe = true\nidle_latency_us = 50\n\n\
+            "[engine]\nstorage_dir = {:?}\ntargets = {}\noversubscribe = {}\nidle_latency_us = 50\n{}\n\n\
              [modules]\nload = [{}]\npath = [{}]\n\n\
              [drpc]\nsocket = {:?}\n",
             self.storage(),
             self.targets,
+            self.oversubscribe,
+            self.engine_keys,
             list(self.modules.clone()),
             list(paths.collect()),
             self.socket,
@@ -145,7 +166,7 @@ impl Config {
 
     /// Starts an engine and waits for nothing.
     pub fn spawn(&self) -> Engine {
-        let file = self.path().join("engine.toml");
+        let file = self.path().join(format!("{}.toml", self.name));
         std::fs::write(&file, self.text()).expect("the configuration");
         Engine::spawn(&file, self.dir.clone(), self.socket.clone(), &self.env)
     }

@@ -93,6 +93,18 @@ pub(crate) enum Engine {
     },
     /// Stops the engine in good order and waits until it is gone.
     Shutdown,
+    /// Draws SSDs, cores and NUMA nodes with the xstreams on them, and says what is not as fast as it could be.
+    #[command(
+        after_help = "Examples:\n  keel engine topology                                  the running engine\n  keel engine topology --config /etc/keel/engine.toml   what this file would start here\n  keel engine topology --config dev.toml --set engine.cpus=2-5\n  keel engine topology -o json | jq '.warnings[].kind'"
+    )]
+    Topology {
+        /// A configuration file; left out: the running engine.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Override a key of the file, as keel-engine does; may be given several times.
+        #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+        sets: Vec<String>,
+    },
 }
 
 #[derive(Args)]

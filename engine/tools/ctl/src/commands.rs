@@ -12,6 +12,7 @@ mod modules;
 mod obj;
 mod pool;
 mod tasks;
+mod topology;
 
 use crate::cli::{Cli, Command};
 use crate::error::CliError;

@@ -175,3 +175,47 @@ fn a_body_must_be_hexadecimal() {
         )
     );
 }
+
+#[test]
+fn the_topology_that_a_file_would_start_is_drawn_without_an_engine() {
+    let folder = TempDir::new().unwrap();
+    let device = "[[device]]\nname = \"mem0\"\nkind = \"malloc\"\nsize = \"64MiB\"\n";
+    let text = format!("[engine]\ntargets = 2\noversubscribe = true\n{device}");
+    std::fs::write(folder.path().join("engine.toml"), text).unwrap();
+    let topology = |more: &[&str]| {
+        let args = ["engine", "topology", "--config", "engine.toml"];
+        keel(folder.path(), &[&args[..], more].concat())
+    };
+    let (code, stdout, stderr) = topology(&[]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.starts_with("3 xstreams on "), "{stdout}");
+    assert!(
+        stdout.contains("keel_io_1 - mem0")
+            && stdout.contains("\u{2514}\u{2500} mem0: malloc, targets 0-1"),
+        "{stdout}"
+    );
+    assert!(!stdout.contains('\x1b'), "no colours in a pipe");
+    let (code, stdout, _) = topology(&["-o", "json"]);
+    let value: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(
+        (code, value["xstreams"][1]["name"].as_str()),
+        (0, Some("keel_io_0"))
+    );
+    let (code, _, stderr) = topology(&["--set", "engine.cpus=8191"]);
+    assert_eq!(code, 78);
+    assert!(
+        stderr.starts_with("keel: cpus: 8191 cannot be used; usable: "),
+        "{stderr}"
+    );
+    let one = format!("engine.cpus={}", spdk_env::cpu::allowed().unwrap()[0]);
+    let alone = "engine.oversubscribe=false";
+    let (code, _, stderr) = topology(&["--set", &one, "--set", alone]);
+    assert_eq!(code, 78);
+    let said = "3 cores are needed (1 system + 2 targets + 0 helpers) but 1 are usable in cpus = ";
+    assert!(stderr.contains(said), "{stderr}");
+    assert_eq!(
+        fails(&["engine", "topology", "--set", "engine.targets=2"]).0,
+        2,
+        "--set needs --config"
+    );
+}

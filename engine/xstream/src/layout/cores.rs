@@ -124,7 +124,11 @@ impl Usable {
 /// The operator's list in its order, second hyper-threads of a core last.
 fn listed(list: &[usize], cores: &[Core]) -> Result<Usable, LayoutError> {
     let find = |cpu: &usize| cores.iter().find(|core| core.cpu == *cpu).copied();
-    let unusable: Vec<usize> = list.iter().copied().filter(|cpu| find(cpu).is_none()).collect();
+    let unusable: Vec<usize> = list
+        .iter()
+        .copied()
+        .filter(|cpu| find(cpu).is_none())
+        .collect();
     if !unusable.is_empty() {
         return Err(LayoutError::UnusableCpus {
             cpus: format_list(unusable),

@@ -178,8 +178,9 @@ impl Layout {
     fn note(&mut self, plan: &Plan<'_>) {
         let (xstreams, cores) = (self.xstreams.len(), self.cpus().len());
         if cores < xstreams {
-            self.notes
-                .push(format!("over-subscribed: {xstreams} xstreams share {cores} cores"));
+            self.notes.push(format!(
+                "over-subscribed: {xstreams} xstreams share {cores} cores"
+            ));
         }
         if plan.isolation {
             let set_aside = plan.seats.iter().filter(|seat| seat.core.isolated).count();
@@ -224,7 +225,9 @@ impl Layout {
         for target in 0..self.targets {
             let node = node_of(self, target);
             let others = (1..=self.targets).map(|step| (target + step) % self.targets);
-            let next = others.into_iter().find(|&other| !spread || node_of(self, other) == node);
+            let next = others
+                .into_iter()
+                .find(|&other| !spread || node_of(self, other) == node);
             self.next_target.push(next.unwrap_or(target));
             let pool = self.xstreams.iter().filter(|xs| xs.role == Role::Offload);
             let pool: Vec<(XstreamId, usize)> = pool.map(|xs| (xs.id, xs.node)).collect();

@@ -52,7 +52,7 @@ fn layout(targets: u32, helpers: u32) -> Layout {
         targets,
         helpers,
         oversubscribe: true,
-            ..LayoutOptions::default()
+        ..LayoutOptions::default()
     };
     let cores = [0, 1].map(|cpu| Core::alone(cpu, 0));
     Layout::compute(&options, &cores).unwrap()

@@ -51,7 +51,11 @@ impl Group {
 
 /// The cpuset of this process; `None` without cpusets.
 pub(super) fn cpuset(host: &Host) -> Result<Option<Cpuset>, CpuError> {
-    let files = ["cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"];
+    let files = [
+        "cpuset.cpus.effective",
+        "cpuset.effective_cpus",
+        "cpuset.cpus",
+    ];
     for group in groups(host, "cpuset") {
         // A group without the controller obeys the nearest one round it that has it.
         for (cgroup, directory) in group.outwards() {
@@ -156,9 +160,7 @@ fn mount_of(line: &str, controller: Option<&str>) -> Option<(PathBuf, PathBuf)> 
     let kind = right.next()?;
     let fits = match controller {
         None => kind == "cgroup2",
-        Some(name) => {
-            kind == "cgroup" && right.nth(1)?.split(',').any(|option| option == name)
-        }
+        Some(name) => kind == "cgroup" && right.nth(1)?.split(',').any(|option| option == name),
     };
     fits.then(|| (root.into(), mount.into()))
 }

@@ -26,7 +26,8 @@ impl Host {
     /// A path of the machine, such as `/sys/bus/pci`.
     pub(super) fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
         let absolute = absolute.as_ref();
-        self.root.join(absolute.strip_prefix("/").unwrap_or(absolute))
+        self.root
+            .join(absolute.strip_prefix("/").unwrap_or(absolute))
     }
 
     /// The text of a file without white space around it; `None` if it cannot be read: not every kernel and container has every
@@ -69,7 +70,14 @@ impl Host {
         let entries = fs::read_dir(self.path(directory)).into_iter().flatten();
         let mut numbers: Vec<usize> = entries
             .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.strip_prefix(prefix)?.parse().ok())
+            .filter_map(|entry| {
+                entry
+                    .file_name()
+                    .to_str()?
+                    .strip_prefix(prefix)?
+                    .parse()
+                    .ok()
+            })
             .collect();
         numbers.sort_unstable();
         numbers

@@ -82,7 +82,10 @@ pub(super) fn disk(
     let Ok(directory) = link.canonicalize() else {
         return Ok(None);
     };
-    let Some(name) = directory.file_name().map(|name| name.to_string_lossy().into_owned()) else {
+    let Some(name) = directory
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+    else {
         return Ok(None);
     };
     let found = |(pci, node)| {
@@ -123,7 +126,8 @@ fn parts(host: &Host, directory: &Path, depth: usize) -> Result<Vec<Disk>, CpuEr
 
 /// (PCI address, node) of the nearest device above that has them. Of virtio and NVMe that is the PCI function.
 fn above(host: &Host, directory: &Path) -> Result<(Option<String>, Option<usize>), CpuError> {
-    let is_pci = |name: &str| name.len() >= 12 && name.matches(':').count() == 2 && name.contains('.');
+    let is_pci =
+        |name: &str| name.len() >= 12 && name.matches(':').count() == 2 && name.contains('.');
     let sys = host.path("/sys").canonicalize().unwrap_or_default();
     let mut pci = None;
     for up in directory.ancestors().take_while(|up| up.starts_with(&sys)) {
@@ -132,7 +136,9 @@ fn above(host: &Host, directory: &Path) -> Result<(Option<String>, Option<usize>
             pci = Some(name.into_owned());
         }
         // The path is the host's own by now, and `Host::path` takes it as it is when the root is "/".
-        let file = Path::new("/sys").join(up.strip_prefix(&sys).unwrap_or(up)).join("numa_node");
+        let file = Path::new("/sys")
+            .join(up.strip_prefix(&sys).unwrap_or(up))
+            .join("numa_node");
         if let Some(node) = host.number(file)? {
             return Ok((pci, Some(node)));
         }

@@ -38,7 +38,9 @@ impl Node {
     fn read(host: &Host, id: usize, all: &[usize]) -> Result<Node, CpuError> {
         let directory = format!("/sys/devices/system/node/node{id}");
         let cpus = host.list(format!("{directory}/cpulist"))?;
-        let memory = host.read(format!("{directory}/meminfo")).unwrap_or_default();
+        let memory = host
+            .read(format!("{directory}/meminfo"))
+            .unwrap_or_default();
         let kib = |field: &str| {
             // "Node 0 MemTotal:       24684084 kB"
             let line = memory.lines().find_map(|line| line.split_once(field));
@@ -66,8 +68,15 @@ impl Node {
 impl Host {
     /// The sizes in names such as `hugepages-2048kB`.
     fn numbered_kib(&self, directory: &str) -> Vec<usize> {
-        let entries = std::fs::read_dir(self.path(directory)).into_iter().flatten();
-        let size = |name: &str| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok();
+        let entries = std::fs::read_dir(self.path(directory))
+            .into_iter()
+            .flatten();
+        let size = |name: &str| {
+            name.strip_prefix("hugepages-")?
+                .strip_suffix("kB")?
+                .parse()
+                .ok()
+        };
         let mut sizes: Vec<usize> = entries
             .flatten()
             .filter_map(|entry| size(entry.file_name().to_str()?))

@@ -47,7 +47,10 @@ impl Machine {
     fn node(&self, id: usize, cpus: &str, distance: &str, mib: u64) {
         let at = |name: &str| format!("/sys/devices/system/node/node{id}/{name}");
         let kib = mib << 10;
-        let memory = format!("Node {id} MemTotal: {kib} kB\nNode {id} MemFree: {} kB", kib / 2);
+        let memory = format!(
+            "Node {id} MemTotal: {kib} kB\nNode {id} MemFree: {} kB",
+            kib / 2
+        );
         self.file(&at("cpulist"), cpus)
             .file(&at("distance"), distance)
             .file(&at("meminfo"), &memory);
@@ -72,20 +75,24 @@ impl Machine {
 
     /// A hybrid machine: cgroup version 1 controllers, the named hierarchy, and version 2 beside them.
     fn cgroup_v1(&self, member: &str) -> &Machine {
-        self.file("/proc/self/cgroup", &format!("3:cpuset:{member}\n2:cpu,cpuacct:{member}\n1:name=systemd:/\n0::/"))
-            .file(
-                "/proc/self/mountinfo",
-                "34 31 0:31 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n\
+        self.file(
+            "/proc/self/cgroup",
+            &format!("3:cpuset:{member}\n2:cpu,cpuacct:{member}\n1:name=systemd:/\n0::/"),
+        )
+        .file(
+            "/proc/self/mountinfo",
+            "34 31 0:31 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n\
                  32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n\
                  41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw",
-            )
+        )
     }
 
     fn cgroup_v2(&self, member: &str) -> &Machine {
-        self.file("/proc/self/cgroup", &format!("0::{member}")).file(
-            "/proc/self/mountinfo",
-            "25 20 0:22 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate",
-        )
+        self.file("/proc/self/cgroup", &format!("0::{member}"))
+            .file(
+                "/proc/self/mountinfo",
+                "25 20 0:22 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate",
+            )
     }
 }
 
@@ -103,10 +110,19 @@ fn cores_packages_nodes_and_siblings() {
     assert_eq!(on_node, [2, 6]);
     let cpu = topology.get(6).expect("allowed");
     assert_eq!(
-        (cpu.package, cpu.core, cpu.node, &cpu.siblings[..], cpu.isolated),
+        (
+            cpu.package,
+            cpu.core,
+            cpu.node,
+            &cpu.siblings[..],
+            cpu.isolated
+        ),
         (1, 0, 1, &[2, 6][..], false)
     );
-    assert_eq!((topology.first_of_core(6), topology.first_of_core(3)), (Some(2), None));
+    assert_eq!(
+        (topology.first_of_core(6), topology.first_of_core(3)),
+        (Some(2), None)
+    );
     let node = &topology.nodes[1];
     assert_eq!((node.memory_kib, node.free_kib), (2 << 20, 1 << 20));
     assert_eq!((topology.distance(0, 1), topology.distance(1, 1)), (21, 10));
@@ -120,12 +136,18 @@ fn four_nodes_with_holes_in_the_numbers() {
         machine.node(node, &cpu.to_string(), "10 16 32 33", 64);
     }
     machine.node(9, "", "17 17 17 17", 4096); // memory alone: CXL
-    machine.cpus("online", "0,8,16,24").cpus("present", "0,8,16,24");
+    machine
+        .cpus("online", "0,8,16,24")
+        .cpus("present", "0,8,16,24");
     let topology = machine.read(&[0, 8, 16, 24]);
     assert_eq!(topology.numa_nodes(), [0, 2, 4, 7]);
     assert_eq!(topology.nodes.len(), 5);
     assert_eq!((topology.distance(0, 4), topology.distance(0, 7)), (32, 33));
-    assert_eq!((topology.distance(0, 3), topology.distance(3, 3)), (20, 10), "no such node");
+    assert_eq!(
+        (topology.distance(0, 3), topology.distance(3, 3)),
+        (20, 10),
+        "no such node"
+    );
 }
 
 #[test]
@@ -134,7 +156,10 @@ fn a_machine_without_numa_and_without_sysfs() {
     let topology = machine.read(&[30, 31]);
     assert_eq!(topology.physical_cores(), [30, 31], "a core each");
     assert_eq!((topology.numa_nodes(), topology.nodes.len()), (vec![0], 0));
-    assert_eq!((topology.cpuset.clone(), topology.quota.clone()), (None, None));
+    assert_eq!(
+        (topology.cpuset.clone(), topology.quota.clone()),
+        (None, None)
+    );
     assert_eq!(topology.distance(0, 1), 20);
 }
 
@@ -142,31 +167,70 @@ fn a_machine_without_numa_and_without_sysfs() {
 fn cpus_that_cannot_be_used_say_why() {
     let machine = Machine::two_sockets();
     machine.cpus("online", "0-5,7").cpus("present", "0-7");
-    machine.cgroup_v2("/keel").file("/sys/fs/cgroup/keel/cpuset.cpus.effective", "0-4");
+    machine
+        .cgroup_v2("/keel")
+        .file("/sys/fs/cgroup/keel/cpuset.cpus.effective", "0-4");
     let topology = machine.read(&[0, 1, 2]);
     assert_eq!(ids(&topology), [0, 1, 2]);
-    let why = |cpu| topology.why_not(cpu).map(|why| format!("{why}: {}", why.cure(cpu)));
+    let why = |cpu| {
+        topology
+            .why_not(cpu)
+            .map(|why| format!("{why}: {}", why.cure(cpu)))
+    };
     assert_eq!(why(2), None);
-    assert_eq!(why(3).unwrap(), "the process was started on CPUs 0-2: start the engine without taskset or CPUAffinity=, or name other CPUs");
-    assert_eq!(why(5).unwrap(), "cgroup /keel leaves CPUs 0-4: allow it there (systemd: AllowedCPUs=; by hand: cpuset.cpus of /keel), or name other CPUs");
-    assert_eq!(why(6).unwrap(), "it is switched off: switch it on: echo 1 > /sys/devices/system/cpu/cpu6/online");
-    assert_eq!(why(64).unwrap(), "this machine has CPUs 0-7: name CPUs that are there");
+    assert_eq!(
+        why(3).unwrap(),
+        "the process was started on CPUs 0-2: start the engine without taskset or CPUAffinity=, or name other CPUs"
+    );
+    assert_eq!(
+        why(5).unwrap(),
+        "cgroup /keel leaves CPUs 0-4: allow it there (systemd: AllowedCPUs=; by hand: cpuset.cpus of /keel), or name other CPUs"
+    );
+    assert_eq!(
+        why(6).unwrap(),
+        "it is switched off: switch it on: echo 1 > /sys/devices/system/cpu/cpu6/online"
+    );
+    assert_eq!(
+        why(64).unwrap(),
+        "this machine has CPUs 0-7: name CPUs that are there"
+    );
 }
 
 #[test]
 fn isolated_cpus_are_usable_unless_somebody_narrowed_the_affinity() {
     let machine = Machine::two_sockets();
-    machine.cpus("isolated", "2-3,6-7").cpus("nohz_full", "(null)");
+    machine
+        .cpus("isolated", "2-3,6-7")
+        .cpus("nohz_full", "(null)");
     let topology = machine.read(&[0, 1, 4, 5]);
     assert_eq!(ids(&topology), [0, 1, 2, 3, 4, 5, 6, 7]);
     let set_aside: Vec<bool> = topology.cpus.iter().map(|cpu| cpu.isolated).collect();
-    assert_eq!(set_aside, [false, false, true, true, false, false, true, true]);
-    assert_eq!(ids(&machine.read(&[0, 1, 4])), [0, 1, 4], "taskset -c 0,1,4");
+    assert_eq!(
+        set_aside,
+        [false, false, true, true, false, false, true, true]
+    );
+    assert_eq!(
+        ids(&machine.read(&[0, 1, 4])),
+        [0, 1, 4],
+        "taskset -c 0,1,4"
+    );
     assert_eq!(ids(&machine.read(&[2])), [2], "taskset -c 2");
-    machine.cgroup_v2("/").file("/sys/fs/cgroup/cpuset.cpus.effective", "0-2,4-6");
-    assert_eq!(ids(&machine.read(&[0, 1, 4, 5])), [0, 1, 2, 4, 5, 6], "the cpuset counts");
+    machine
+        .cgroup_v2("/")
+        .file("/sys/fs/cgroup/cpuset.cpus.effective", "0-2,4-6");
+    assert_eq!(
+        ids(&machine.read(&[0, 1, 4, 5])),
+        [0, 1, 2, 4, 5, 6],
+        "the cpuset counts"
+    );
     machine.cpus("isolated", "").cpus("nohz_full", "2-3");
-    assert!(machine.read(&[0, 1, 2, 3, 4, 5, 6, 7]).get(3).expect("usable").isolated);
+    assert!(
+        machine
+            .read(&[0, 1, 2, 3, 4, 5, 6, 7])
+            .get(3)
+            .expect("usable")
+            .isolated
+    );
 }
 
 #[test]
@@ -174,7 +238,10 @@ fn one_cpu_and_a_quota_in_cgroup_version_1() {
     let machine = Machine::two_sockets();
     machine
         .cgroup_v1("/batch/job7")
-        .file("/sys/fs/cgroup/cpuset/batch/job7/cpuset.effective_cpus", "3")
+        .file(
+            "/sys/fs/cgroup/cpuset/batch/job7/cpuset.effective_cpus",
+            "3",
+        )
         .file("/sys/fs/cgroup/cpu/batch/job7/cpu.cfs_quota_us", "-1")
         .file("/sys/fs/cgroup/cpu/batch/job7/cpu.cfs_period_us", "100000")
         .file("/sys/fs/cgroup/cpu/batch/cpu.cfs_quota_us", "150000")
@@ -182,9 +249,15 @@ fn one_cpu_and_a_quota_in_cgroup_version_1() {
     let topology = machine.read(&[3]);
     assert_eq!(topology.physical_cores(), [3]);
     let cpuset = topology.cpuset.clone().expect("a cpuset");
-    assert_eq!((cpuset.cgroup.as_str(), &cpuset.cpus[..]), ("/batch/job7", &[3][..]));
+    assert_eq!(
+        (cpuset.cgroup.as_str(), &cpuset.cpus[..]),
+        ("/batch/job7", &[3][..])
+    );
     let quota = topology.quota.expect("the quota of the group round it");
-    assert_eq!((quota.cgroup.as_str(), quota.milli_cpus()), ("/batch", 1500));
+    assert_eq!(
+        (quota.cgroup.as_str(), quota.milli_cpus()),
+        ("/batch", 1500)
+    );
 }
 
 #[test]
@@ -193,7 +266,10 @@ fn cgroup_version_2_inherits_and_the_tightest_quota_counts() {
     machine
         .cgroup_v2("/system.slice/keel.service")
         .file("/sys/fs/cgroup/system.slice/cpuset.cpus.effective", "0-1")
-        .file("/sys/fs/cgroup/system.slice/keel.service/cpu.max", "max 100000")
+        .file(
+            "/sys/fs/cgroup/system.slice/keel.service/cpu.max",
+            "max 100000",
+        )
         .file("/sys/fs/cgroup/system.slice/cpu.max", "50000 100000");
     let topology = machine.read(&[0, 1]);
     assert_eq!(topology.cpuset.expect("inherited").cgroup, "/system.slice");
@@ -205,7 +281,10 @@ fn a_container_that_sees_a_part_of_the_hierarchy() {
     let machine = Machine::two_sockets();
     machine
         .file("/proc/self/cgroup", "0::/kubepods/pod1/c2")
-        .file("/proc/self/mountinfo", "25 20 0:22 /kubepods/pod1/c2 /sys/fs/cgroup ro - cgroup2 cgroup2 rw")
+        .file(
+            "/proc/self/mountinfo",
+            "25 20 0:22 /kubepods/pod1/c2 /sys/fs/cgroup ro - cgroup2 cgroup2 rw",
+        )
         .file("/sys/fs/cgroup/cpuset.cpus.effective", "5");
     assert_eq!(machine.read(&[5]).cpuset.expect("its own").cpus, [5]);
 }
@@ -230,8 +309,13 @@ fn malformed_files_are_named() {
         "/sys/devices/system/node/node1/distance: expected one distance for each node, found \"ten\""
     );
     machine.node(1, "2", "20 10", 1);
-    machine.cgroup_v2("/").file("/sys/fs/cgroup/cpu.max", "soon");
-    assert_eq!(error(&machine), "/sys/fs/cgroup/cpu.max: expected a quota and a period, found \"soon\"");
+    machine
+        .cgroup_v2("/")
+        .file("/sys/fs/cgroup/cpu.max", "soon");
+    assert_eq!(
+        error(&machine),
+        "/sys/fs/cgroup/cpu.max: expected a quota and a period, found \"soon\""
+    );
 }
 
 #[test]
@@ -239,38 +323,68 @@ fn disks_are_followed_to_their_pci_function() {
     let machine = Machine::new();
     let nvme = "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/nvme/nvme0/nvme0n1";
     machine
-        .file("/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/numa_node", "1")
+        .file(
+            "/sys/devices/pci0000:3a/0000:3a:00.0/0000:3b:00.0/numa_node",
+            "1",
+        )
         .file("/sys/bus/pci/devices/0000:3b:00.0/numa_node", "1")
         .file(&format!("{nvme}/dev"), "259:0")
         .file(&format!("{nvme}/nvme0n1p1/dev"), "259:1")
-        .link("/sys/dev/block/259:0", &format!("../..{}", nvme.trim_start_matches("/sys")))
-        .link("/sys/dev/block/259:1", &format!("../..{}/nvme0n1p1", nvme.trim_start_matches("/sys")));
+        .link(
+            "/sys/dev/block/259:0",
+            &format!("../..{}", nvme.trim_start_matches("/sys")),
+        )
+        .link(
+            "/sys/dev/block/259:1",
+            &format!("../..{}/nvme0n1p1", nvme.trim_start_matches("/sys")),
+        );
     let other = "/sys/devices/pci0000:00/0000:00:02.0";
     machine
         .file(&format!("{other}/numa_node"), "-1")
         .file(&format!("{other}/virtio1/block/vda/dev"), "254:0")
-        .link("/sys/dev/block/254:0", "../../devices/pci0000:00/0000:00:02.0/virtio1/block/vda");
+        .link(
+            "/sys/dev/block/254:0",
+            "../../devices/pci0000:00/0000:00:02.0/virtio1/block/vda",
+        );
     // A mirror of both disks, and one of two partitions of the same disk.
     for (md, slave) in [(0, "nvme0n1"), (1, "nvme0n1p1")] {
         let dir = format!("/sys/devices/virtual/block/md{md}");
         machine
-            .link(&format!("/sys/dev/block/9:{md}"), &format!("../../devices/virtual/block/md{md}"))
+            .link(
+                &format!("/sys/dev/block/9:{md}"),
+                &format!("../../devices/virtual/block/md{md}"),
+            )
             .file(&format!("{dir}/slaves/{slave}/dev"), "259:0");
     }
     machine.file("/sys/devices/virtual/block/md0/slaves/vda/dev", "254:0");
     let at = |major, minor| {
-        let disk = disk(&machine.host(), major, minor, 0).expect("sysfs").expect("a disk");
+        let disk = disk(&machine.host(), major, minor, 0)
+            .expect("sysfs")
+            .expect("a disk");
         (disk.name, disk.pci, disk.node)
     };
     let pci = Some("0000:3b:00.0".to_owned());
     assert_eq!(at(259, 0), ("nvme0n1".into(), pci.clone(), Some(1)));
     assert_eq!(at(259, 1), ("nvme0n1p1".into(), pci.clone(), Some(1)));
-    assert_eq!(at(254, 0), ("vda".into(), Some("0000:00:02.0".into()), None));
-    assert_eq!(at(9, 0), ("md0".into(), None, None), "parts on several nodes");
+    assert_eq!(
+        at(254, 0),
+        ("vda".into(), Some("0000:00:02.0".into()), None)
+    );
+    assert_eq!(
+        at(9, 0),
+        ("md0".into(), None, None),
+        "parts on several nodes"
+    );
     assert_eq!(at(9, 1), ("md1".into(), pci, Some(1)));
     assert_eq!(disk(&machine.host(), 8, 0, 0).expect("sysfs"), None);
-    assert_eq!(pci_node(&machine.host(), "0000:3b:00.0").expect("sysfs"), Some(1));
-    assert_eq!(pci_node(&machine.host(), "0000:99:00.0").expect("sysfs"), None);
+    assert_eq!(
+        pci_node(&machine.host(), "0000:3b:00.0").expect("sysfs"),
+        Some(1)
+    );
+    assert_eq!(
+        pci_node(&machine.host(), "0000:99:00.0").expect("sysfs"),
+        None
+    );
 }
 
 #[test]
@@ -303,8 +417,18 @@ fn this_machine_is_whole() {
     let topology = Topology::discover().expect("topology");
     let affinity = allowed().expect("affinity");
     assert!(affinity.iter().all(|cpu| topology.get(*cpu).is_some()));
-    assert!(topology.cpus.iter().all(|cpu| topology.online.contains(&cpu.id)));
-    assert!(topology.cpus.iter().all(|cpu| cpu.siblings.contains(&cpu.id)));
+    assert!(
+        topology
+            .cpus
+            .iter()
+            .all(|cpu| topology.online.contains(&cpu.id))
+    );
+    assert!(
+        topology
+            .cpus
+            .iter()
+            .all(|cpu| cpu.siblings.contains(&cpu.id))
+    );
     assert!(!topology.physical_cores().is_empty());
     // Whatever is under the source tree, finding it is no error.
     disk_of_path(&Host::this(), Path::new(env!("CARGO_MANIFEST_DIR"))).expect("sysfs");

@@ -173,7 +173,10 @@ impl Topology {
         let admitted: Vec<usize> = self.online.iter().copied().filter(in_cpuset).collect();
         let ordinary = |cpu: &&usize| !self.isolated.contains(cpu);
         // Narrowed by taskset or systemd: then exactly what they say.
-        let untouched = admitted.iter().filter(ordinary).all(|cpu| usable.contains(cpu));
+        let untouched = admitted
+            .iter()
+            .filter(ordinary)
+            .all(|cpu| usable.contains(cpu));
         if untouched {
             usable.extend(admitted);
         }

@@ -10,7 +10,7 @@ pub(crate) fn xstreams() -> XstreamSet {
         targets: 2,
         helpers: 2,
         oversubscribe: true,
-            ..LayoutOptions::default()
+        ..LayoutOptions::default()
     };
     let cores = [0, 1].map(|cpu| Core::alone(cpu, 0));
     let layout = Layout::compute(&options, &cores).unwrap();

@@ -1,10 +1,9 @@
 //! `keel config check|schema|explain|show`.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use drpc_wire::{keel, methods};
-use engine_config::{ConfigErrors, Document, Machine, Provider};
+use engine_config::{ConfigErrors, Document, Machine};
 
 use crate::cli::{Cli, Config, Format};
 use crate::endpoint::Endpoint;
@@ -53,19 +52,10 @@ fn check(cli: &Cli, path: &Path, sets: &[String]) -> Result<(), CliError> {
 fn this_machine() -> Result<Machine, CliError> {
     let topology = spdk_env::cpu::Topology::discover()
         .map_err(|e| CliError::new(Exit::Failed, e.to_string()))?;
-    let cores = topology.physical_cores();
-    let mut nodes: BTreeMap<u32, u32> = BTreeMap::new();
-    for cpu in cores.iter().filter_map(|core| topology.get(*core)) {
-        *nodes.entry(cpu.node as u32).or_default() += 1;
-    }
-    Ok(Machine::host(
-        cores.len() as u32,
-        nodes,
-        vec![Provider::Native],
-    ))
+    Ok(engine_placement::machine(&topology))
 }
 
-fn wrong(cli: &Cli, errors: &ConfigErrors) -> CliError {
+pub(crate) fn wrong(cli: &Cli, errors: &ConfigErrors) -> CliError {
     let list: Vec<serde_json::Value> = errors
         .iter()
         .map(|e| serde_json::json!({ "kind": e.kind().as_str(), "key": e.key(), "message": e.message(), "cure": e.cure(), "text": e.to_string() }))

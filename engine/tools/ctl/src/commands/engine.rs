@@ -1,10 +1,11 @@
-//! `keel engine status|ready|shutdown`.
+//! `keel engine status|ready|shutdown|topology`.
 
 use std::time::{Duration, Instant};
 
 use drpc_wire::{keel, methods};
 
 use crate::cli::{Cli, Engine};
+use crate::commands::topology;
 use crate::endpoint::Endpoint;
 use crate::error::{CliError, Exit};
 use crate::output::{bytes, show, table};
@@ -16,6 +17,7 @@ pub(crate) fn run(cli: &Cli, command: &Engine) -> Result<(), CliError> {
         Engine::Status => show(cli.output, &Endpoint::connect(cli)?.status()?, status_text),
         Engine::Ready { wait } => ready(cli, *wait),
         Engine::Shutdown => shutdown(cli),
+        Engine::Topology { config, sets } => topology::run(cli, config.as_deref(), sets),
     }
 }
 
