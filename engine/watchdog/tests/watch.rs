@@ -14,17 +14,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// One system xstream and two mains on one CPU, in three threads of one reactor; or on as many as there are.
 fn xstreams() -> XstreamSet {
     let cpu = spdk_env::cpu::allowed().expect("affinity")[0];
-    let core = Core {
-        cpu,
-        node: 0,
-        sibling: false,
-    };
+    let core = Core::alone(cpu, 0);
     let wanted = LayoutOptions {
         targets: 2,
         helpers: 0,
-        first_core: None,
-        numa_node: None,
         oversubscribe: true,
+        ..LayoutOptions::default()
     };
     let layout = Layout::compute(&wanted, &[core]).expect("a layout");
     let reactors = ReactorSet::start(&ReactorOptions {

@@ -239,53 +239,69 @@ fn count(number: usize, noun: &str) -> String {
 mod tests {
     use super::*;
 
-    fn report() -> keel::Topology {
-        let cpu = |id, node, core, isolated| keel::TopologyCpu {
+    fn cpu(id: u32, node: u32, core: u32, isolated: bool) -> keel::TopologyCpu {
+        keel::TopologyCpu {
             id,
             node,
             package: node,
             core,
             isolated,
             interrupts: Vec::new(),
-        };
-        let xstream = |id, name: &str, role: &str, target, cpu| keel::TopologyXstream {
+        }
+    }
+
+    fn xstream(id: u32, name: &str, target: Option<u32>, cpu: u32) -> keel::TopologyXstream {
+        let role = target.map_or("system", |_| "main");
+        keel::TopologyXstream {
             id,
             name: name.to_owned(),
             role: role.to_owned(),
             target,
             cpu,
-            node: cpu / 2 % 2,
-        };
-        let node = |id, other| keel::TopologyNode {
+            node: u32::from(id > 0),
+        }
+    }
+
+    fn node(id: u32, other: u32) -> keel::TopologyNode {
+        let to = |node, distance| keel::TopologyDistance { node, distance };
+        keel::TopologyNode {
             id,
             memory_bytes: 64 << 30,
             free_bytes: 32 << 30,
             hugepage_bytes: u64::from(id == 0) << 30,
-            distances: vec![
-                keel::TopologyDistance {
-                    node: id,
-                    distance: 10,
-                },
-                keel::TopologyDistance {
-                    node: other,
-                    distance: 21,
-                },
-            ],
+            distances: vec![to(id, 10), to(other, 21)],
             ..keel::TopologyNode::default()
-        };
-        let device = |name: &str, disk: &str, node, targets: &[u32]| keel::TopologyDevice {
+        }
+    }
+
+    fn device(
+        name: &str,
+        disk: &str,
+        pci: &str,
+        node: Option<u32>,
+        target: u32,
+    ) -> keel::TopologyDevice {
+        keel::TopologyDevice {
             name: name.to_owned(),
             kind: "malloc".to_owned(),
             disk: disk.to_owned(),
-            pci: if disk.is_empty() {
-                String::new()
-            } else {
-                "0000:3b:00.0".to_owned()
-            },
+            pci: pci.to_owned(),
             node,
-            targets: targets.to_vec(),
+            targets: vec![target],
             ..keel::TopologyDevice::default()
-        };
+        }
+    }
+
+    fn warning(severity: &str, text: &str, cure: &str) -> keel::TopologyWarning {
+        keel::TopologyWarning {
+            severity: severity.to_owned(),
+            text: text.to_owned(),
+            cure: cure.to_owned(),
+            ..keel::TopologyWarning::default()
+        }
+    }
+
+    fn report() -> keel::Topology {
         keel::Topology {
             placement: "each target near its device".to_owned(),
             nodes: vec![node(0, 1), node(1, 0)],
@@ -298,26 +314,21 @@ mod tests {
                 cpu(6, 1, 2, true),
             ],
             devices: vec![
-                device("disk0", "nvme0n1", Some(1), &[0]),
-                device("mem", "", None, &[1]),
+                device("disk0", "nvme0n1", "0000:3b:00.0", Some(1), 0),
+                device("mem", "", "", None, 1),
             ],
             xstreams: vec![
-                xstream(0, "keel_sys_0", "system", None, 0),
-                xstream(1, "keel_io_0", "main", Some(0), 2),
-                xstream(2, "keel_io_1", "main", Some(1), 6),
+                xstream(0, "keel_sys_0", None, 0),
+                xstream(1, "keel_io_0", Some(0), 2),
+                xstream(2, "keel_io_1", Some(1), 6),
             ],
             warnings: vec![
-                keel::TopologyWarning {
-                    severity: "warning".to_owned(),
-                    kind: "smt_shared".to_owned(),
-                    text: "CPUs 2,6 are hyper-threads of one core".to_owned(),
-                    cure: "fewer targets".to_owned(),
-                },
-                keel::TopologyWarning {
-                    severity: "note".to_owned(),
-                    text: "no helpers".to_owned(),
-                    ..keel::TopologyWarning::default()
-                },
+                warning(
+                    "warning",
+                    "CPUs 2,6 are hyper-threads of one core",
+                    "fewer targets",
+                ),
+                warning("note", "no helpers", ""),
             ],
         }
     }
