@@ -60,7 +60,7 @@ pub use engine::Engine;
 pub use error::{ConfigError, ConfigErrors, Kind};
 pub use explain::{UnknownKey, explain, keys};
 pub use health::Health;
-pub use machine::{Machine, PathInfo, PathKind};
+pub use machine::{Machine, MachineCpu, PathInfo, PathKind, UnusableCpu};
 pub use services::{Drpc, LogFormat, Modules, Rpc, Telemetry};
 pub use shape::schema_json;
 pub use size::ByteSize;
