@@ -8,7 +8,8 @@
 //! | [`bdev`] | I/Os per second of a block device, through the channel that modules use |
 //! | [`idle`] | how late work is that ends a reactor's rest, and what rest costs |
 //! | [`message`] | messages from one core to another: throughput, ping-pong |
-//! | [`ult`] | creating, running and joining an async ULT; yielding |
+//! | [`ult`] | creating, running and joining a ULT, and yielding: async ones, and those with a stack of their own |
+//! | [`peer`] | the same figures of another program, in the same run |
 //! | [`drpc`] | a dRPC round trip beside a bare socket ping-pong |
 //! | [`nvme`] | the NVMe driver's own time per I/O, over an emulated controller |
 //! | [`sched`] | what updates wait while a scrub and a gc run beside them |
@@ -21,6 +22,7 @@ pub mod idle;
 mod lane;
 pub mod message;
 pub mod nvme;
+pub mod peer;
 pub mod sched;
 pub mod tls;
 pub mod ult;

@@ -14,6 +14,7 @@ use spdk_thread::{Period, PollResult, Poller, Thread, ThreadHandle};
 
 use crate::histogram::{Histogram, Latency};
 use crate::lane::Lanes;
+use crate::peer::Figure;
 
 /// Messages sent in one turn of the sender, as SPDK's pollers would.
 const BURST: u32 = 64;
@@ -29,6 +30,22 @@ pub struct Report {
     pub round_trip_us: Latency,
     /// Round trips measured.
     pub round_trips: u64,
+}
+
+impl Report {
+    /// For a comparison.
+    pub fn figures(&self) -> Vec<Figure> {
+        let same = |name, value| Figure {
+            name,
+            value,
+            peer_name: name,
+        };
+        vec![
+            same("messages_per_s", self.messages_per_s),
+            same("ping_pong_p50_ns", self.round_trip_us.p50 * 1e3),
+            same("ping_pong_p99_ns", self.round_trip_us.p99 * 1e3),
+        ]
+    }
 }
 
 /// Runs both measurements, `seconds` each.

@@ -137,7 +137,7 @@ impl Host {
     /// # Errors
     /// [`HostError`].
     pub fn new(mut options: HostOptions) -> Result<Host, HostError> {
-        crate::stack::name_overflows();
+        engine_ult::name_overflows();
         options.buffers.sort_by_key(|class| class.buffer_len);
         let pools = options
             .buffers

@@ -28,7 +28,6 @@ mod modules;
 mod names;
 mod register;
 mod shared;
-mod stack;
 mod sync;
 mod table;
 mod ult;

@@ -2,9 +2,9 @@
 
 use crate::modules::ModuleEntry;
 use crate::shared::UltHandle;
-use crate::stack;
 use crate::sync::{Eventual, UltKey};
 use daos_errno::Der;
+use engine_ult::{UltError, ult};
 use engine_xstream::{Beat, UltRequest};
 use std::cell::RefCell;
 use std::future::Future;
@@ -38,7 +38,7 @@ impl Running {
 
     /// Waits on the ULT's own stack.
     pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
-        stack::wait(future)
+        engine_ult::wait(future)
     }
 }
 
@@ -77,15 +77,20 @@ pub(crate) async fn run(
         ended: Arc::clone(&told.0),
     });
     let own = Rc::clone(&running);
-    let ult = stack::ult(spec.name, spec.stack_size, move || repeat(spec, &own, body));
-    told.1 = match ult {
-        Ok(ult) if spec.quiet => spdk_thread::quiet(Scoped { running, ult }).await,
-        Ok(ult) => Scoped { running, ult }.await,
-        Err(der) => {
-            tracing::warn!(module = spec.module.name, ult = spec.name, %der, "no stack for a ULT");
+    let ult = ult(spec.name, spec.stack_size, move || repeat(spec, &own, body));
+    let ult = Scoped { running, ult };
+    let ended = if spec.quiet {
+        spdk_thread::quiet(ult).await
+    } else {
+        ult.await
+    };
+    told.1 = ended.unwrap_or_else(|error| match error {
+        UltError::Panicked => Der::MISC.neg(),
+        UltError::NoStack(der) => {
+            tracing::warn!(module = spec.module.name, ult = spec.name, %error, "a ULT did not begin");
             der.neg()
         }
-    };
+    });
     told.1
 }
 
@@ -119,10 +124,10 @@ struct Scoped<F> {
     ult: F,
 }
 
-impl<F: Future<Output = Option<i32>> + Unpin> Future for Scoped<F> {
-    type Output = i32;
+impl<F: Future + Unpin> Future for Scoped<F> {
+    type Output = F::Output;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<i32> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         struct Reset(Option<Rc<Running>>);
         impl Drop for Reset {
             fn drop(&mut self) {
@@ -131,7 +136,6 @@ impl<F: Future<Output = Option<i32>> + Unpin> Future for Scoped<F> {
             }
         }
         let _reset = Reset(RUNNING.replace(Some(Rc::clone(&self.running))));
-        let ended = Pin::new(&mut self.ult).poll(cx);
-        ended.map(|rc| rc.unwrap_or(Der::MISC.neg()))
+        Pin::new(&mut self.ult).poll(cx)
     }
 }

@@ -198,6 +198,37 @@ fn the_bound_on_tasks_holds_and_slots_are_reused() {
 }
 
 #[test]
+fn a_million_tasks_queue_run_in_order_and_the_next_one_is_refused() {
+    const MANY: u32 = 1_000_000;
+    let mut lockstep = Lockstep::new();
+    let thread = lockstep.thread_with(
+        "a",
+        ThreadOptions {
+            max_tasks: MANY,
+            ..Default::default()
+        },
+    );
+    let next = Rc::new(Cell::new(0));
+    for number in 0..MANY {
+        let next = next.clone();
+        let task = async move {
+            assert_eq!(next.get(), number);
+            next.set(number + 1);
+        };
+        thread.spawn("many", task).expect("room").detach();
+    }
+    assert_eq!(
+        thread.spawn("one more", async {}).err(),
+        Some(SpawnError::TooMany(MANY))
+    );
+    assert_eq!(next.get(), 0, "none runs before its turn");
+    lockstep.settle();
+    assert_eq!((next.get(), thread.stats().panics), (MANY, 0));
+    drop(thread.spawn("room again", async {}).expect("room"));
+    lockstep.settle();
+}
+
+#[test]
 fn standard_wakers_work_from_other_os_threads_and_after_the_task_has_ended() {
     let mut lockstep = Lockstep::new();
     let thread = lockstep.thread("a");

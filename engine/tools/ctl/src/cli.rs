@@ -308,11 +308,11 @@ pub(crate) enum Bench {
     /// Block devices, through the channel that modules use: random offsets, one completion per I/O.
     Bdev(BenchBdev),
     /// Messages from one core to another: throughput and ping-pong.
-    Message(BenchSeconds),
+    Message(BenchPeer),
     /// Rest: how late messages find a reactor that sleeps, and its processor time without work.
     Idle(BenchIdle),
-    /// Async ULTs: create + run + join, and yield.
-    Ult(BenchSeconds),
+    /// ULTs, async and with stacks of their own: create + run + join, and yield.
+    Ult(BenchPeer),
     /// Updates on a loaded target: their latency alone, beside a scrub and a gc that the scheduler throttles, and beside the
     /// same without it.
     Sched(BenchSched),
@@ -329,6 +329,22 @@ pub(crate) struct BenchSeconds {
     /// How long each measurement runs.
     #[arg(long, default_value_t = 3.0, value_parser = parse_seconds)]
     pub(crate) seconds: f64,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchPeer {
+    /// How long each measurement runs.
+    #[arg(long, default_value_t = 3.0, value_parser = parse_seconds)]
+    pub(crate) seconds: f64,
+
+    /// A shell command that measures the same with another library (Argobots, SPDK) and prints lines `name number` with the names
+    /// that are shown here, e.g. `yield_ns 50.1`. It runs in turns with ours; medians and ratios are shown.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) peer: Option<String>,
+
+    /// How often ours and the peer run.
+    #[arg(long, default_value_t = 5, requires = "peer", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
 }
 
 #[derive(Args)]

@@ -1,28 +1,16 @@
 //! `keel bench bdev|message|idle|ult|sched|tls|drpc|nvme`: runs in this process, needs no engine.
 
-use engine_bench::{Latency, bdev, drpc, idle, message, nvme, sched, tls, ult};
+use engine_bench::{Latency, bdev, drpc, idle, message, nvme, peer, sched, tls, ult};
 
-use crate::cli::{Bench, BenchBdev, BenchNvme, BenchSched, Cli};
+use crate::cli::{Bench, BenchBdev, BenchNvme, BenchPeer, BenchSched, Cli};
 use crate::error::{CliError, Exit};
-use crate::output::show;
+use crate::output::{show, table};
 
 pub(crate) fn run(cli: &Cli, command: &Bench) -> Result<(), CliError> {
     match command {
         Bench::Bdev(options) => bdev(cli, options),
         Bench::Nvme(options) => nvme(cli, options),
-        Bench::Message(options) => show(
-            cli.output,
-            &message::run(options.seconds).map_err(failed)?,
-            |r| {
-                format!(
-                    "{:.2} M messages/s from CPU {} to CPU {}\nround trip {}",
-                    r.messages_per_s / 1e6,
-                    r.cores[0],
-                    r.cores[1],
-                    latency(&r.round_trip_us)
-                )
-            },
-        ),
+        Bench::Message(options) => message(cli, options),
         Bench::Idle(options) => show(
             cli.output,
             &idle::run(options.seconds, options.idle_latency_us).map_err(failed)?,
@@ -41,16 +29,7 @@ pub(crate) fn run(cli: &Cli, command: &Bench) -> Result<(), CliError> {
                 )
             },
         ),
-        Bench::Ult(options) => show(
-            cli.output,
-            &ult::run(options.seconds).map_err(failed)?,
-            |r| {
-                format!(
-                    "create + run + join {:.1} ns\nyield {:.1} ns",
-                    r.create_run_join_ns, r.yield_ns
-                )
-            },
-        ),
+        Bench::Ult(options) => ult(cli, options),
         Bench::Sched(options) => sched(cli, options),
         Bench::Tls(options) => show(
             cli.output,
@@ -75,6 +54,57 @@ pub(crate) fn run(cli: &Cli, command: &Bench) -> Result<(), CliError> {
             },
         ),
     }
+}
+
+fn message(cli: &Cli, options: &BenchPeer) -> Result<(), CliError> {
+    let measure = || message::run(options.seconds);
+    if let Some(peer) = &options.peer {
+        return compared(cli, peer, options.rounds, || Ok(measure()?.figures()));
+    }
+    show(cli.output, &measure().map_err(failed)?, |r| {
+        format!(
+            "{:.2} M messages/s from CPU {} to CPU {}\nround trip {}",
+            r.messages_per_s / 1e6,
+            r.cores[0],
+            r.cores[1],
+            latency(&r.round_trip_us)
+        )
+    })
+}
+
+fn ult(cli: &Cli, options: &BenchPeer) -> Result<(), CliError> {
+    let measure = || ult::run(options.seconds);
+    if let Some(peer) = &options.peer {
+        return compared(cli, peer, options.rounds, || Ok(measure()?.figures()));
+    }
+    show(cli.output, &measure().map_err(failed)?, |r| {
+        format!(
+            "create + run + join {:.1} ns\nyield {:.1} ns\n\
+             with a stack of its own: create + run + join {:.1} ns\nwith a stack of its own: yield {:.1} ns",
+            r.create_run_join_ns, r.yield_ns, r.stackful_create_run_join_ns, r.stackful_yield_ns
+        )
+    })
+}
+
+fn compared(
+    cli: &Cli,
+    command: &str,
+    rounds: u32,
+    ours: impl FnMut() -> anyhow::Result<Vec<peer::Figure>>,
+) -> Result<(), CliError> {
+    let comparison = peer::compare(command, rounds, ours).map_err(failed)?;
+    show(cli.output, &comparison, |comparison| {
+        let number = |value: Option<f64>, digits| {
+            value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
+        };
+        let row = |figure: &peer::Compared| {
+            let ours = number(Some(figure.ours), 1);
+            let (peer, ratio) = (number(figure.peer, 1), number(figure.ratio, 2));
+            vec![figure.name.to_owned(), ours, peer, ratio]
+        };
+        let rows: Vec<_> = comparison.figures.iter().map(row).collect();
+        table(&["FIGURE", "OURS", "PEER", "RATIO"], &rows)
+    })
 }
 
 fn bdev(cli: &Cli, options: &BenchBdev) -> Result<(), CliError> {

@@ -23,7 +23,8 @@ thread_local! {
 static BEFORE: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs a ULT on, known to the handler by name and guard.
-pub(super) fn guarded<R>(name: &'static str, guard: usize, f: impl FnOnce() -> R) -> R {
+#[inline]
+pub(crate) fn guarded<R>(name: &'static str, guard: usize, f: impl FnOnce() -> R) -> R {
     let before = RUNNING.replace((name, guard));
     let result = f();
     RUNNING.set(before);
@@ -31,7 +32,7 @@ pub(super) fn guarded<R>(name: &'static str, guard: usize, f: impl FnOnce() -> R
 }
 
 /// Installs the handler, once in the process.
-pub(crate) fn name_overflows() {
+pub fn name_overflows() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let (mut new, mut old) = (empty(), empty());
@@ -55,7 +56,7 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
     let (name, guard) = RUNNING.get();
     // SAFETY: the kernel's, for the call.
     let at = unsafe { (*info).si_addr() }.addr();
-    if guard != 0 && (guard..guard + super::memory::GUARD).contains(&at) {
+    if guard != 0 && (guard..guard + crate::memory::GUARD).contains(&at) {
         say(&[
             "keel: ULT ",
             name,

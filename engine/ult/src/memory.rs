@@ -7,7 +7,7 @@
 use corosensei::stack::{Stack, StackPointer};
 use daos_errno::Der;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::num::NonZeroUsize;
 use std::ptr::null_mut;
@@ -19,20 +19,28 @@ const ENGINE_SIZE: usize = 64 << 10;
 /// The largest stack.
 const MAX_SIZE: usize = 64 << 20;
 /// Below each stack. Larger than a page: a large frame shall not step over it.
-pub(super) const GUARD: usize = 64 << 10;
+pub(crate) const GUARD: usize = 64 << 10;
 /// Stacks of one size that an OS thread keeps; beyond, they are unmapped.
 const KEPT_MAX: usize = 64;
+/// By how much the tops of neighbouring stacks differ within a page, and how many do: with all tops at the same place the first
+/// frames of many ULTs would share a few lines of the first-level cache.
+const COLOUR: usize = 128;
+const COLOURS: usize = 32;
 /// Sizes of which stacks are kept, the first ones that come.
 const SIZES_MAX: usize = 8;
 
 thread_local! {
+    /// Stacks that this OS thread has mapped.
+    static MAPPED: Cell<usize> = const { Cell::new(0) };
     static KEPT: RefCell<Vec<(usize, Vec<StackMemory>)>> = const { RefCell::new(Vec::new()) };
 }
 
-pub(super) struct StackMemory {
+pub(crate) struct StackMemory {
     start: *mut c_void,
     /// With the guard.
     len: usize,
+    /// Bytes above the stack's top that nobody uses.
+    colour: usize,
 }
 
 impl StackMemory {
@@ -40,7 +48,7 @@ impl StackMemory {
     ///
     /// # Errors
     /// `DER_NOMEM` when the system has no more; `DER_INVAL` past the largest size.
-    pub(super) fn take(size: usize) -> Result<StackMemory, Der> {
+    pub(crate) fn take(size: usize) -> Result<StackMemory, Der> {
         let wanted = if size == 0 { DEFAULT_SIZE } else { size };
         if wanted > MAX_SIZE {
             return Err(Der::INVAL);
@@ -63,6 +71,7 @@ impl StackMemory {
         let stack = StackMemory {
             start: start.map_err(|_| Der::NOMEM)?,
             len,
+            colour: MAPPED.replace(MAPPED.get().wrapping_add(1)) % COLOURS * COLOUR,
         };
         let usable = stack.start.wrapping_byte_add(GUARD);
         // SAFETY: M1: the upper part of our mapping, which nobody uses yet.
@@ -78,7 +87,7 @@ impl StackMemory {
     }
 
     /// For the next ULT of this OS thread.
-    pub(super) fn give_back(self) {
+    pub(crate) fn give_back(self) {
         let too_many = KEPT.with_borrow_mut(|kept| {
             let len = self.len;
             if kept.iter().all(|(size, _)| *size != len) {
@@ -109,10 +118,10 @@ impl Drop for StackMemory {
     }
 }
 
-// SAFETY: M1: a guard below, at least 128 KiB above it, both ends at page boundaries.
+// SAFETY: M1: a guard below, at least 124 KiB above it; the guard at page boundaries, the top at a multiple of 128.
 unsafe impl Stack for StackMemory {
     fn base(&self) -> StackPointer {
-        let top = self.start.addr() + self.len;
+        let top = self.start.addr() + self.len - self.colour;
         NonZeroUsize::new(top).unwrap_or(NonZeroUsize::MIN)
     }
 
