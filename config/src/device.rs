@@ -17,11 +17,19 @@ pub struct Device {
     #[schemars(extend("format" = "device-name"))]
     pub name: String,
 
-    /// What the device is made of: `file`, `malloc` or `null`.
-    #[schemars(extend("x-reserved" = {
-        "nvme": "NVMe devices are not in this version: use kind = \"file\" with the kernel's block device (/dev/nvme0n1) as its path"
-    }))]
+    /// What the device is made of: `nvme`, `file`, `malloc` or `null`.
     pub kind: DeviceKind,
+
+    /// PCI address of the SSD behind a device of kind `nvme`, in full, such as `"0000:05:00.0"`. The SSD is bound to vfio-pci.
+    #[serde(default)]
+    #[schemars(extend("format" = "pci-address"))]
+    pub address: Option<String>,
+
+    /// Number of the namespace on the SSD, only for kind `nvme`. Left out, the SSD has one, and that is used. Several devices may be
+    /// namespaces of the same SSD.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 4_294_967_294u32))]
+    pub namespace: Option<u32>,
 
     /// File or kernel block device behind a device of kind `file`. A relative path starts at the directory that the engine is
     /// started in.
@@ -39,16 +47,18 @@ pub struct Device {
     #[serde(default)]
     pub create: bool,
 
-    /// Size of a logical block: 512 or 4096.
-    #[serde(default = "default_block_size")]
+    /// Size of a logical block: 512 or 4096. Left out, it is 4096. A device of kind `nvme` has that of its namespace.
+    #[serde(default)]
     #[schemars(range(min = 512, max = 4096), extend("x-unit" = "bytes"))]
-    pub block_size: u32,
+    pub block_size: Option<u32>,
 }
 
 /// What a device is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceKind {
+    /// A namespace of an NVMe SSD, driven by the engine itself. Keeps its data.
+    Nvme,
     /// A file or a kernel block device, through io_uring. Keeps its data.
     File,
     /// Memory. Loses its data when the engine ends.
@@ -61,6 +71,7 @@ impl DeviceKind {
     /// The word in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
+            DeviceKind::Nvme => "nvme",
             DeviceKind::File => "file",
             DeviceKind::Malloc => "malloc",
             DeviceKind::Null => "null",
@@ -68,13 +79,19 @@ impl DeviceKind {
     }
 }
 
-fn default_block_size() -> u32 {
-    4096
-}
+/// Bytes of a block where the configuration says nothing.
+const DEFAULT_BLOCK_SIZE: u32 = 4096;
 
 /// What the block layer needs to open a [`Device`]; only whole combinations of keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Backing<'a> {
+    /// A namespace of an NVMe SSD.
+    Nvme {
+        /// PCI address of the SSD.
+        address: &'a str,
+        /// Which; `None`: the only one.
+        namespace: Option<u32>,
+    },
     /// A file or kernel block device.
     File {
         /// Where it is.
@@ -95,9 +112,18 @@ pub enum Backing<'a> {
 }
 
 impl Device {
-    /// The keys of this device as one value; `None` for a combination that the checks refuse (no path, no size).
+    /// Bytes of a block; of a device of kind `nvme` the namespace decides.
+    pub fn block_size(&self) -> u32 {
+        self.block_size.unwrap_or(DEFAULT_BLOCK_SIZE)
+    }
+
+    /// The keys of this device as one value; `None` for a combination that the checks refuse (no address, no path, no size).
     pub fn backing(&self) -> Option<Backing<'_>> {
         match self.kind {
+            DeviceKind::Nvme => Some(Backing::Nvme {
+                address: self.address.as_deref()?,
+                namespace: self.namespace,
+            }),
             DeviceKind::File if self.create && self.size.is_none() => None,
             DeviceKind::File => Some(Backing::File {
                 path: self.path.as_deref()?,
@@ -173,10 +199,12 @@ mod tests {
             Device {
                 name: "d".into(),
                 kind: DeviceKind::Null,
+                address: None,
+                namespace: None,
                 path: None,
                 size: None,
                 create: false,
-                block_size: 4096
+                block_size: None,
             };
             devices
         ];

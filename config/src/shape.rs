@@ -16,8 +16,6 @@ pub(crate) struct Shape {
     pub(crate) doc: String,
     pub(crate) default: Option<Json>,
     pub(crate) unit: Option<String>,
-    /// Words that a choice will know one day, with what to say until then.
-    pub(crate) reserved: BTreeMap<String, String>,
 }
 
 #[derive(Debug)]
@@ -56,6 +54,7 @@ pub(crate) enum Format {
     ModuleName,
     LogMask,
     CpuList,
+    PciAddress,
 }
 
 /// The schema of a configuration file as JSON text (draft 2020-12), for editors and for `keel config schema`. The file
@@ -105,19 +104,11 @@ impl Shape {
 
     fn read(schema: &Json) -> Shape {
         let text = |key: &str| schema.get(key).and_then(Json::as_str).map(str::to_owned);
-        let reserved = schema.get("x-reserved").and_then(Json::as_object);
         Shape {
             kind: ShapeKind::read(schema),
             doc: unwrap_lines(&text("description").unwrap_or_default()),
             default: schema.get("default").cloned(),
             unit: text("x-unit"),
-            reserved: reserved
-                .map(|map| {
-                    map.iter()
-                        .map(|(key, why)| (key.clone(), why.as_str().unwrap_or("").into()))
-                        .collect()
-                })
-                .unwrap_or_default(),
         }
     }
 
@@ -177,6 +168,7 @@ impl Format {
             "module-name" => Format::ModuleName,
             "log-mask" => Format::LogMask,
             "cpu-list" => Format::CpuList,
+            "pci-address" => Format::PciAddress,
             _ => Format::Any,
         }
     }

@@ -84,9 +84,7 @@ impl Walk {
                     None
                 }
             },
-            (ShapeKind::Choice(known), Value::String(text)) => {
-                self.choice(text, known, shape, node, key)
-            }
+            (ShapeKind::Choice(known), Value::String(text)) => self.choice(text, known, node, key),
             (ShapeKind::Text(format), Value::String(text)) => match words::check(*format, text) {
                 Ok(()) => Some(node.value.clone()),
                 Err((what, help)) => {
@@ -269,7 +267,6 @@ impl Walk {
         &mut self,
         text: &str,
         known: &[(String, String)],
-        shape: &Shape,
         node: &Node,
         key: &str,
     ) -> Option<Value> {
@@ -281,10 +278,9 @@ impl Walk {
         let error = error.at(&node.at, allowed(&list.join(", ")));
         let lower = text.to_lowercase();
         let near = words::closest(&lower, known.iter().map(|(word, _)| word.as_str()));
-        self.report(match (shape.reserved.get(text), near) {
-            (Some(why), _) => error.help(why),
-            (None, Some(near)) => error.help(format!("did you mean {near:?}?")),
-            (None, None) => error,
+        self.report(match near {
+            Some(near) => error.help(format!("did you mean {near:?}?")),
+            None => error,
         });
         None
     }

@@ -28,6 +28,7 @@ pub(crate) fn check(format: Format, text: &str) -> Result<(), Complaint> {
         Format::ModuleName => name(text, MAX_NAME, "_"),
         Format::LogMask => log_mask(text),
         Format::CpuList => CpuList::parse(text).map(drop),
+        Format::PciAddress => pci_address(text),
     }
 }
 
@@ -41,6 +42,7 @@ pub(crate) fn noun(format: Format) -> &'static str {
         Format::SystemName | Format::DeviceName | Format::ModuleName => "a name",
         Format::LogMask => "a log mask",
         Format::CpuList => "a list of CPUs",
+        Format::PciAddress => "a PCI address",
     }
 }
 
@@ -96,6 +98,44 @@ fn socket_address(text: &str) -> Result<(), Complaint> {
         }
     };
     Err(("is not an address and port".into(), help))
+}
+
+/// `0000:05:00.0`: domain, bus, device, function, as sysfs writes them.
+fn pci_address(text: &str) -> Result<(), Complaint> {
+    let lower = text.to_ascii_lowercase();
+    let full = match lower.matches(':').count() {
+        1 => format!("0000:{lower}"),
+        _ => lower,
+    };
+    if !is_pci_address(&full) {
+        let help = "domain, bus, device and function, such as \"0000:05:00.0\"; `lspci -D | grep -i nvm` lists those of SSDs";
+        return Err(("is not a PCI address".into(), help.into()));
+    }
+    if full != text {
+        return Err((
+            "is not written in full".into(),
+            format!("did you mean {full:?}?"),
+        ));
+    }
+    Ok(())
+}
+
+fn is_pci_address(text: &str) -> bool {
+    let hex = |part: &str, digits: usize| {
+        part.len() == digits && u32::from_str_radix(part, 16).is_ok_and(|_| !part.starts_with('+'))
+    };
+    let Some((rest, function)) = text.rsplit_once('.') else {
+        return false;
+    };
+    let mut parts = rest.split(':');
+    let (domain, bus, device) = (parts.next(), parts.next(), parts.next());
+    domain.is_some_and(|domain| (4..=8).any(|digits| hex(domain, digits)))
+        && bus.is_some_and(|bus| hex(bus, 2))
+        && device.is_some_and(|device| {
+            hex(device, 2) && u8::from_str_radix(device, 16).is_ok_and(|nr| nr < 32)
+        })
+        && parts.next().is_none()
+        && matches!(function.as_bytes(), [b'0'..=b'7'])
 }
 
 fn name(text: &str, longest: usize, extra: &str) -> Result<(), Complaint> {

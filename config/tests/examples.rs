@@ -37,6 +37,7 @@ fn each_example_reads() {
         [
             "dev.toml",
             "minimal.toml",
+            "nvme.toml",
             "single_node.toml",
             "two_nodes.toml"
         ]
@@ -90,6 +91,25 @@ fn single_node_fits_its_node_and_no_smaller_one() {
             .contains("11 cores are needed")
     );
     assert_eq!(config.placements()[5].device, 1);
+}
+
+#[test]
+fn nvme_is_two_ssds_that_have_to_be_there() {
+    let config = load("nvme.toml");
+    let machine = storage_node(11);
+    assert_eq!(config.check(&machine).unwrap_err().count(), 2);
+    let machine = machine
+        .with_path("/sys/bus/pci/devices/0000:05:00.0", PathKind::Directory, 0)
+        .with_path("/sys/bus/pci/devices/0000:06:00.0", PathKind::Directory, 0);
+    config
+        .check(&machine)
+        .unwrap_or_else(|errors| panic!("{errors}"));
+    let last = config.device[1].backing();
+    let ssd = Backing::Nvme {
+        address: "0000:06:00.0",
+        namespace: Some(1),
+    };
+    assert_eq!((last, config.placements()[7].slice), (Some(ssd), 3));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Devices: whole combinations of keys, no duplicates, enough room for every target, and files that are what they should be.
 
+mod nvme;
+
 use std::path::{Component, Path, PathBuf};
 
 use super::{Fault, Rules, count};
@@ -61,9 +63,11 @@ fn keys(rules: &mut Rules<'_>, this: &Subject<'_>) {
         return;
     }
     match this.device.kind {
+        DeviceKind::Nvme => return nvme::keys(rules, this),
         DeviceKind::File => keys_of_file(rules, this),
         DeviceKind::Malloc | DeviceKind::Null => keys_of_made(rules, this),
     }
+    nvme::keys_of_others(rules, this);
 }
 
 fn keys_of_file(rules: &mut Rules<'_>, this: &Subject<'_>) {
@@ -137,7 +141,7 @@ fn keys_of_made(rules: &mut Rules<'_>, this: &Subject<'_>) {
 }
 
 fn block_size(rules: &mut Rules<'_>, this: &Subject<'_>) {
-    let block_size = this.device.block_size;
+    let block_size = this.device.block_size();
     if !this.sound(rules, &["block_size"]) {
         return;
     }
@@ -212,6 +216,7 @@ fn duplicates(rules: &mut Rules<'_>, this: &Subject<'_>, devices: &[Device]) {
             also: Some((&format!("device[{first}].name"), "first used here")),
         });
     }
+    nvme::duplicates(rules, this, earlier);
     let Some(path) = &device.path else { return };
     let same = |other: &Device| {
         other
@@ -254,6 +259,9 @@ fn on_machine(rules: &mut Rules<'_>, this: &Subject<'_>) {
     else {
         return;
     };
+    if this.device.kind == DeviceKind::Nvme {
+        return nvme::on_machine(rules, this, machine);
+    }
     let Some(path) = this
         .device
         .path
@@ -313,12 +321,7 @@ fn on_machine(rules: &mut Rules<'_>, this: &Subject<'_>) {
 
 /// A file that is there is never made longer or shorter.
 fn length(rules: &mut Rules<'_>, this: &Subject<'_>, len: u64) {
-    let Device {
-        path,
-        size,
-        block_size,
-        ..
-    } = this.device;
+    let Device { path, size, .. } = this.device;
     let shown = path.as_deref().unwrap_or(Path::new("")).display();
     if let Some(size) = size.filter(|size| size.0 != len) {
         let message = format!("{shown} has {len} bytes, not {size}");
@@ -332,7 +335,7 @@ fn length(rules: &mut Rules<'_>, this: &Subject<'_>, len: u64) {
         );
         return;
     }
-    let block = u64::from(*block_size);
+    let block = u64::from(this.device.block_size());
     if this.sound(rules, &["block_size"]) && block != 0 && !len.is_multiple_of(block) {
         let message =
             format!("{shown} has {len} bytes, which is not a whole number of blocks of {block}");

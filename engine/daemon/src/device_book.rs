@@ -23,6 +23,8 @@ use crate::ras::{DeviceEvent, Ras};
 /// A device that the configuration names, opened.
 pub(crate) struct Opened {
     pub(crate) plugged: Plugged,
+    /// Firmware revision; empty where it has none.
+    pub(crate) firmware: String,
     /// It keeps its data: it belongs into the table.
     pub(crate) is_kept: bool,
 }
@@ -33,6 +35,7 @@ pub(crate) struct Description {
     pub(crate) state: &'static str,
     pub(crate) serial: String,
     pub(crate) model: String,
+    pub(crate) firmware: String,
     pub(crate) reason: String,
 }
 
@@ -146,6 +149,7 @@ impl DeviceBook {
             state: state.as_str(),
             serial: plugged.serial.clone(),
             model: plugged.model.clone(),
+            firmware: device.opened.firmware.clone(),
             reason: record
                 .map(|record| record.reason.clone())
                 .unwrap_or_default(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bdev_file::{FileBdev, FileOptions};
 use bdev_malloc::MallocBdev;
 use bdev_null::NullBdev;
+use bdev_nvme::NvmeDevice;
 use engine_config::{Backing, Config, Device};
 use engine_devices::{Plugged, TableFile};
 use spdk_bdev::{Bdev, Descriptor, Mode, Registry};
@@ -12,6 +13,7 @@ use spdk_bdev::{Bdev, Descriptor, Mode, Registry};
 use crate::device_book::{DeviceBook, Opened};
 use crate::error::BootError;
 use crate::ras::Ras;
+use crate::ssds::{self, Ssds};
 use crate::wiring;
 
 /// One target's part of its device.
@@ -26,26 +28,25 @@ pub(crate) struct Share {
 pub(crate) struct Devices {
     pub(crate) registry: Registry,
     pub(crate) shares: Vec<Share>,
-    /// Path of each device of the registry's list, empty where it has none.
+    /// Path or PCI address of each device of the registry's list, empty where it has none.
     pub(crate) paths: Vec<(String, String)>,
     /// Their states, on stable storage.
     pub(crate) book: DeviceBook,
+    /// Shut down after the last channel is gone.
+    pub(crate) ssds: Ssds,
 }
 
 impl Devices {
     /// Opens and locks every device, and makes sure that each target gets the one that holds its data; on an error those already open are
     /// closed. The storage directory is locked.
     pub(crate) fn open(config: &Config) -> Result<Devices, BootError> {
+        let ssds = Ssds::attach(config)?;
         let registry = Registry::new();
         let mut descriptors = Vec::with_capacity(config.device.len());
         let mut paths = Vec::with_capacity(config.device.len());
         for device in &config.device {
-            let bdev = open(device)?;
-            let path = device.path.as_ref().filter(|_| bdev.driver() == "file");
-            paths.push((
-                device.name.clone(),
-                path.map(|p| p.display().to_string()).unwrap_or_default(),
-            ));
+            let bdev = open(device, &ssds)?;
+            paths.push((device.name.clone(), place(device)));
             registry.register(bdev).map_err(BootError::cannot_use)?;
             descriptors.push(
                 registry
@@ -53,7 +54,7 @@ impl Devices {
                     .map_err(BootError::cannot_use)?,
             );
         }
-        let book = book(config, &registry, &descriptors)?;
+        let book = book(config, &registry, &descriptors, &ssds)?;
         let shares = config
             .placements()
             .iter()
@@ -74,6 +75,7 @@ impl Devices {
             shares,
             paths,
             book,
+            ssds,
         })
     }
 
@@ -93,10 +95,16 @@ fn book(
     config: &Config,
     registry: &Registry,
     descriptors: &[Descriptor],
+    ssds: &Ssds,
 ) -> Result<DeviceBook, BootError> {
     let placements = config.placements();
     let opened = descriptors.iter().enumerate().map(|(index, descriptor)| {
         let bdev = descriptor.bdev();
+        let ssd = match config.device[index].backing() {
+            Some(Backing::Nvme { address, .. }) => ssds.at(address),
+            _ => None,
+        };
+        let said = |what: fn(&NvmeDevice) -> &str| ssd.map_or("", |ssd| what(ssd)).to_owned();
         let on_it = placements
             .iter()
             .filter(|placement| placement.device == index);
@@ -104,11 +112,12 @@ fn book(
             plugged: Plugged {
                 uuid: bdev.uuid(),
                 name: bdev.name().to_owned(),
-                serial: String::new(),
-                model: String::new(),
+                serial: said(NvmeDevice::serial),
+                model: said(NvmeDevice::model),
                 targets: on_it.map(|placement| placement.target).collect(),
                 lasting: bdev.driver() == "nvme",
             },
+            firmware: said(NvmeDevice::firmware),
             is_kept: matches!(bdev.driver(), "file" | "nvme"),
         }
     });
@@ -123,13 +132,31 @@ fn book(
     )
 }
 
-fn open(device: &Device) -> Result<Arc<dyn Bdev>, BootError> {
-    let block = device.block_size;
+/// Where a device is, for operators.
+fn place(device: &Device) -> String {
+    match device.backing() {
+        Some(Backing::Nvme { address, .. }) => address.to_owned(),
+        Some(Backing::File { path, .. }) => path.display().to_string(),
+        Some(Backing::Malloc { .. } | Backing::Null { .. }) | None => String::new(),
+    }
+}
+
+fn open(device: &Device, ssds: &Ssds) -> Result<Arc<dyn Bdev>, BootError> {
+    let block = device.block_size();
     let blocks = |bytes: u64| bytes / u64::from(block);
     let backing = device.backing().ok_or_else(|| {
-        BootError::config(format!("device `{}` lacks a path or a size", device.name))
+        BootError::config(format!(
+            "device `{}` lacks an address, a path or a size",
+            device.name
+        ))
     })?;
     Ok(match backing {
+        Backing::Nvme { address, namespace } => {
+            let ssd = ssds
+                .at(address)
+                .ok_or_else(|| BootError::software(format!("SSD {address} was not attached")))?;
+            ssds::namespace(ssd, &device.name, namespace)?
+        }
         Backing::File { path, create } => {
             let options = FileOptions {
                 block_size: block,

@@ -16,6 +16,7 @@ mod identity;
 mod phases;
 mod ras;
 mod report;
+mod ssds;
 mod state;
 mod stop;
 mod watch;

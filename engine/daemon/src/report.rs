@@ -159,8 +159,8 @@ pub(crate) fn devices(engine: &Engine) -> keel::Devices {
             counters: counters(engine, bdev.name()),
             serial: known.serial,
             model: known.model,
+            firmware: known.firmware,
             reason: known.reason,
-            ..keel::Device::default()
         }
     });
     let missing = engine

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use engine_config::{Backing, Config, Machine, MachineCpu, Provider, UnusableCpu};
 use engine_xstream::{Core, Layout, LayoutError, LayoutOptions};
 use spdk_env::CpuError;
-use spdk_env::cpu::{Disk, Host, Topology, disk_of_path};
+use spdk_env::cpu::{Disk, Host, Topology, disk_of_path, pci_node};
 
 /// Where a configured device is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DevicePlace {
     /// Its name.
     pub name: String,
-    /// `file`, `malloc`, `null`.
+    /// `nvme`, `file`, `malloc`, `null`.
     pub kind: &'static str,
-    /// Its path; empty if it has none.
+    /// Its path or PCI address; empty if it has none.
     pub path: String,
     /// The disk under it; `None`: memory, or a file that no disk of this machine holds.
     pub disk: Option<Disk>,
@@ -95,6 +95,14 @@ fn devices(config: &Config, host: &Host) -> Result<Vec<DevicePlace>, CpuError> {
     let placements = config.placements();
     let place = |(index, device): (usize, &engine_config::Device)| {
         let (path, disk) = match device.backing() {
+            Some(Backing::Nvme { address, .. }) => {
+                let disk = Disk {
+                    name: "NVMe SSD".to_owned(),
+                    pci: Some(address.to_owned()),
+                    node: pci_node(host, address)?,
+                };
+                (address.to_owned(), Some(disk))
+            }
             Some(Backing::File { path, .. }) => {
                 (path.display().to_string(), disk_of_path(host, path)?)
             }

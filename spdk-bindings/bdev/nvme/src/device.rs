@@ -42,6 +42,7 @@ pub struct NvmeDevice {
     model: String,
     firmware: String,
     namespaces: Vec<Namespace>,
+    queue_pairs: usize,
     make: Box<MakeBdev>,
     troubles: Box<dyn Fn() -> Troubles + Send + Sync>,
     asks: Mutex<Option<Sender<Ask>>>,
@@ -113,6 +114,7 @@ impl NvmeDevice {
             model: found.model,
             firmware: found.firmware,
             namespaces: found.namespaces,
+            queue_pairs: pairs.count(),
             make: Box::new(make),
             troubles: Box::new(move || pairs.troubles()),
             asks: Mutex::new(Some(asks)),
@@ -148,6 +150,12 @@ impl NvmeDevice {
     #[must_use]
     pub fn namespaces(&self) -> &[Namespace] {
         &self.namespaces
+    }
+
+    /// How many channels, over all namespaces, can be open at once.
+    #[must_use]
+    pub fn queue_pairs(&self) -> usize {
+        self.queue_pairs
     }
 
     /// A namespace as a block device with a name of the caller's.

@@ -1,0 +1,160 @@
+//! The NVMe SSDs that the configuration names: one controller each, however many of its namespaces are devices.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bdev_nvme::{DriverOptions, NvmeDevice};
+use engine_config::{Backing, Config};
+use spdk_bdev::Bdev;
+use spdk_env::VfioDevice;
+
+use crate::error::BootError;
+
+/// I/Os of one target at its SSD; also bounds the commands, so that a queue never fills.
+const DEPTH: u32 = 1023;
+
+/// The controllers by PCI address. Any thread, but their shutdown waits.
+#[derive(Default)]
+pub(crate) struct Ssds {
+    attached: BTreeMap<String, Arc<NvmeDevice>>,
+}
+
+impl Ssds {
+    /// Takes every SSD of the configuration and brings it up, all at once: each may take seconds. After an error those that came up are
+    /// shut down again.
+    pub(crate) fn attach(config: &Config) -> Result<Ssds, BootError> {
+        let wanted = targets_by_address(config);
+        let attached = std::thread::scope(|scope| {
+            let coming: Vec<_> = wanted
+                .iter()
+                .map(|(address, targets)| scope.spawn(move || attach(address, *targets)))
+                .collect();
+            let came: Vec<_> = coming
+                .into_iter()
+                .map(|thread| {
+                    let died = |_| Err(BootError::software("attaching an SSD panicked"));
+                    thread.join().unwrap_or_else(died)
+                })
+                .collect();
+            came.into_iter().collect::<Result<Vec<_>, _>>()
+        })?;
+        let named = wanted.into_keys().map(str::to_owned);
+        Ok(Ssds {
+            attached: named.zip(attached).collect(),
+        })
+    }
+
+    /// The SSD at an address that the configuration names.
+    pub(crate) fn at(&self, address: &str) -> Option<&Arc<NvmeDevice>> {
+        self.attached.get(address)
+    }
+
+    /// Shuts all controllers down in order, after everybody who used them has gone.
+    pub(crate) fn shut_down(&self) {
+        std::thread::scope(|scope| {
+            for ssd in self.attached.values() {
+                scope.spawn(|| ssd.shut_down());
+            }
+        });
+    }
+}
+
+/// How many targets are on each SSD: each has a queue pair of its own.
+fn targets_by_address(config: &Config) -> BTreeMap<&str, u16> {
+    let mut wanted = BTreeMap::new();
+    for placement in config.placements() {
+        let device = config.device.get(placement.device);
+        if let Some(Backing::Nvme { address, .. }) = device.and_then(|device| device.backing()) {
+            *wanted.entry(address).or_insert(0) += 1;
+        }
+    }
+    wanted
+}
+
+fn attach(address: &str, targets: u16) -> Result<Arc<NvmeDevice>, BootError> {
+    let backing = Arc::new(VfioDevice::open_nvme(address).map_err(BootError::cannot_use)?);
+    let options = DriverOptions {
+        queue_pairs: targets,
+        queue_entries: DEPTH + 1,
+        depth: DEPTH,
+        ..DriverOptions::default()
+    };
+    let own = address.to_owned();
+    let ssd = NvmeDevice::attach(backing, &options, move |event| {
+        tracing::warn!(ssd = own, ?event, "SSD");
+    })
+    .map_err(BootError::cannot_use)?;
+    let granted = ssd.queue_pairs();
+    if granted < usize::from(targets) {
+        return Err(BootError::cannot_use(format!(
+            "device {address}: {targets} targets are on it, and it grants {granted} queue pairs: put at most {granted} targets on it \
+             (each has one of its own)"
+        )));
+    }
+    tracing::info!(
+        ssd = address,
+        serial = ssd.serial(),
+        model = ssd.model(),
+        firmware = ssd.firmware(),
+        queue_pairs = granted,
+        "SSD attached"
+    );
+    Ok(Arc::new(ssd))
+}
+
+/// A namespace as a block device.
+pub(crate) fn namespace(
+    ssd: &NvmeDevice,
+    name: &str,
+    number: Option<u32>,
+) -> Result<Arc<dyn Bdev>, BootError> {
+    let number = match (number, ssd.namespaces()) {
+        (Some(number), _) => number,
+        (None, [only]) => only.nsid,
+        (None, []) => {
+            return Err(BootError::cannot_use(format!(
+                "device {}: it has no namespace: make one (nvme create-ns, nvme attach-ns)",
+                ssd.address()
+            )));
+        }
+        (None, several) => {
+            let numbers: Vec<String> = several.iter().map(|ns| ns.nsid.to_string()).collect();
+            return Err(BootError::config(format!(
+                "device {}: it has several namespaces ({}): say with `namespace` which one `{name}` is",
+                ssd.address(),
+                numbers.join(", ")
+            )));
+        }
+    };
+    ssd.bdev(name, number).map_err(BootError::cannot_use)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ssd_has_as_many_queue_pairs_as_targets_over_all_its_namespaces() {
+        let text = r#"
+            [engine]
+            targets = 6
+            [[device]]
+            name = "a1"
+            kind = "nvme"
+            address = "0000:05:00.0"
+            namespace = 1
+            [[device]]
+            name = "b"
+            kind = "nvme"
+            address = "0000:06:00.0"
+            [[device]]
+            name = "a2"
+            kind = "nvme"
+            address = "0000:05:00.0"
+            namespace = 2
+        "#;
+        let config = Config::parse("six.toml", text).unwrap_or_else(|errors| panic!("{errors}"));
+        let wanted: Vec<_> = targets_by_address(&config).into_iter().collect();
+        assert_eq!(wanted, [("0000:05:00.0", 4), ("0000:06:00.0", 2)]);
+    }
+}
