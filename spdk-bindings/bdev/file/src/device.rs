@@ -10,6 +10,7 @@ use spdk_thread::Thread;
 use uuid::Uuid;
 
 use crate::OpenError;
+use crate::identity;
 use crate::io_threads::IoThreads;
 use crate::open::{self, Engine, FileOptions, OpenFile};
 use crate::thread_channel::ThreadChannel;
@@ -23,6 +24,7 @@ pub struct FileBdev {
     name: Arc<str>,
     file: Arc<OpenFile>,
     geometry: Geometry,
+    uuid: Uuid,
     queue_depth: u32,
     /// None: io_uring.
     threads: Option<Arc<IoThreads>>,
@@ -53,10 +55,16 @@ impl FileBdev {
             Engine::Auto | Engine::IoUring => None,
         };
         let geometry = geometry(&file, options);
+        let uuid = if file.is_block_device {
+            identity::of_block_device(&file.stat)
+        } else {
+            identity::of_file(&file.stat)
+        };
         Ok(FileBdev {
             name,
             file,
             geometry,
+            uuid,
             queue_depth: options.queue_depth.clamp(1, 16_384),
             threads,
         })
@@ -132,21 +140,9 @@ impl Bdev for FileBdev {
         &self.name
     }
 
-    /// Made from the device and inode numbers: the same for as long as the file exists.
+    /// See `identity`: the same for as long as the file, or the device, exists.
     fn uuid(&self) -> Uuid {
-        let stat = &self.file.stat;
-        let (device, inode) = if self.file.is_block_device {
-            (stat.st_rdev, 0)
-        } else {
-            (stat.st_dev, stat.st_ino)
-        };
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&device.to_be_bytes());
-        bytes[8..].copy_from_slice(&inode.to_be_bytes());
-        // Version 8: made by us. It overwrites six bits; the device number rarely has any there.
-        bytes[6] = bytes[6] & 0x0f | 0x80;
-        bytes[8] = bytes[8] & 0x3f | 0x80;
-        Uuid::from_bytes(bytes)
+        self.uuid
     }
 
     fn geometry(&self) -> Geometry {

@@ -19,6 +19,7 @@
 
 mod device;
 mod error;
+mod identity;
 mod io_threads;
 mod lock;
 mod open;
