@@ -54,6 +54,10 @@ pub struct Nvme {
     /// keeps in memory until a flush. A raw image keeps what was written, flushed or not.
     #[serde(default)]
     pub volatile: bool,
+    /// Off: a write is durable when it completes, and with `volatile` only what was under way may be lost. QEMU ignores the FUA bit
+    /// (seen in 7.2), so with a cache only a flush makes durable, and who relies on FUA, as it should be able to, loses data.
+    #[serde(default = "yes")]
+    pub write_cache: bool,
     /// At least one; numbered from 1.
     pub namespaces: Vec<Namespace>,
 }
@@ -79,6 +83,10 @@ fn default_cpus() -> u32 {
 
 fn one() -> u32 {
     1
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn default_queues() -> u32 {

@@ -5,6 +5,7 @@
     reason = "a command line tool speaks to its user"
 )]
 
+mod engine;
 mod rig;
 mod runner;
 mod shell;

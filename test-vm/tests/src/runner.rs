@@ -26,7 +26,9 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     // Neighbours share a boot.
     chosen.sort_by_key(|test| (test.profile, matches!(test.boot, Boot::Own)));
     println!("running {} tests", chosen.len());
+    let begun = Instant::now();
     let lab = lab(&[])?;
+    println!("prepared ({:.1} s)", begun.elapsed().as_secs_f64());
     let mut shared: Option<Rig> = None;
     let mut failures = Vec::new();
     for test in &chosen {

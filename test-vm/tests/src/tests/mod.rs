@@ -1,5 +1,7 @@
 //! The tests.
 
+mod ends;
+mod kernel_driver;
 mod machines;
 
 use anyhow::Result;
@@ -57,7 +59,7 @@ pub(crate) const ALL: &[Test] = &[
     Test {
         name: "machine_power_cut",
         about: "what was flushed survives QEMU's death; what was not may not",
-        profile: "power_cut",
+        profile: "volatile_cache",
         boot: Boot::Own,
         run: machines::power_cut,
     },
@@ -81,5 +83,19 @@ pub(crate) const ALL: &[Test] = &[
         profile: "pair",
         boot: Boot::Own,
         run: machines::pair,
+    },
+    Test {
+        name: "kernel_driver_killed",
+        about: "kill -9 under load over the kernel's driver: nothing acknowledged is lost",
+        profile: "two_nvme",
+        boot: Boot::Own,
+        run: kernel_driver::killed,
+    },
+    Test {
+        name: "kernel_driver_power_cut",
+        about: "power cuts under load over the kernel's driver: nothing acknowledged is lost",
+        profile: "power_cut",
+        boot: Boot::Own,
+        run: kernel_driver::power_cut,
     },
 ];

@@ -1,0 +1,101 @@
+//! An engine in a guest: its configuration, start and ends.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use test_vm::{Output, Process, Vm};
+
+/// Longest wait for an engine to do something. Emulated, with all of the machine's processors taken, it is slow.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+const CONFIG: &str = "/run/engine.toml";
+
+/// What is under the targets.
+pub(crate) struct Device {
+    /// In the configuration.
+    pub(crate) name: String,
+    /// Lines of the `[[device]]` table that say what it is.
+    pub(crate) lines: String,
+}
+
+impl Device {
+    /// The kernel's block device of a controller's only namespace.
+    pub(crate) fn kernel(vm: &Vm, controller: &str) -> Result<Device> {
+        let path = kernel_device(vm, controller)?;
+        Ok(Device {
+            name: controller.to_owned(),
+            lines: format!("kind = \"file\"\npath = \"{path}\"\n"),
+        })
+    }
+}
+
+/// `/dev/nvme...` of a controller's first namespace, once it is there.
+pub(crate) fn kernel_device(vm: &Vm, controller: &str) -> Result<String> {
+    let bdf = vm.bdf(controller)?;
+    vm.ok(&format!(
+        "for i in $(seq 600); do
+            name=$(ls -d /sys/bus/pci/devices/{bdf}/nvme/nvme*/nvme*n1 2>/dev/null) && echo /dev/$(basename $name) && exit
+            sleep 0.1
+         done; exit 1"
+    ))
+}
+
+/// A running engine, which the host's port leads to.
+pub(crate) struct Engine {
+    process: Process,
+}
+
+impl Engine {
+    /// Starts an engine with this many targets over the devices and waits until it serves.
+    pub(crate) fn start(vm: &Vm, targets: u32, devices: &[Device]) -> Result<Engine> {
+        let engine = Engine::spawn(vm, targets, devices)?;
+        engine.wait_ready()?;
+        Ok(engine)
+    }
+
+    /// Starts it and waits for nothing.
+    pub(crate) fn spawn(vm: &Vm, targets: u32, devices: &[Device]) -> Result<Engine> {
+        vm.put(CONFIG, 0o644, config(targets, devices).as_bytes())?;
+        let process = vm.start("engine", &format!("exec keel-engine --config {CONFIG}"))?;
+        Ok(Engine { process })
+    }
+
+    pub(crate) fn wait_ready(&self) -> Result<()> {
+        self.process.wait_for("ready after ", PATIENCE)
+    }
+
+    /// SIGTERM; it must end in good order.
+    pub(crate) fn stop(&self) -> Result<()> {
+        self.process.signal(SIGTERM)?;
+        let end = self.process.wait(PATIENCE)?;
+        ensure!(
+            end.code == Some(0),
+            "the engine ended with {:?}:\n{}",
+            end.code,
+            end.stderr
+        );
+        Ok(())
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub(crate) fn kill(&self) -> Result<Output> {
+        self.process.signal(SIGKILL)?;
+        self.process.wait(PATIENCE)
+    }
+}
+
+fn config(targets: u32, devices: &[Device]) -> String {
+    let mut text = format!(
+        "[engine]\nstorage_dir = \"/state/storage\"\ntargets = {targets}\noversubscribe = true\nidle_latency_us = 50\n\n\
+         [modules]\nload = [\"mgmt\", \"obj\"]\n\n\
+         [drpc]\nsocket = \"/run/engine.sock\"\n\n\
+         [rpc]\nlisten = \"10.0.2.15:10010\"\nallow_insecure = true # the host's end of this network is the test\n\
+         bulk_memory = \"32MiB\"\n"
+    );
+    for Device { name, lines } in devices {
+        let _ = write!(text, "\n[[device]]\nname = \"{name}\"\n{lines}");
+    }
+    text
+}
