@@ -12,6 +12,14 @@ use std::time::Duration;
 /// Frames of one back-trace; deeper ones are cut.
 const FRAMES: usize = 64;
 const PAGE: u64 = 4096;
+/// Where a thread's turn calls what it runs.
+const TURN: [&str; 3] = [
+    "thread/src/task/table.rs",
+    "thread/src/poller.rs",
+    "thread/src/thread.rs",
+];
+/// What the standard library puts between a caller that contains panics and its closure.
+const PLUMBING: [&str; 3] = ["catch_unwind<", "do_call<", "call_once<"];
 /// How long the thread may take to copy its stack.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -151,34 +159,63 @@ fn image(mapping: &Mapping<'_>) -> Option<Module<Vec<u8>>> {
     Some(Module::new(mapping.path.to_owned(), range, bias, info))
 }
 
-/// One line for each function, inlined ones too.
+/// One line for each function, inlined ones too, down to the turn that runs it: below that all units look the same.
 fn name(frames: &[u64]) -> Vec<String> {
     let mut lines = Vec::new();
+    let mut in_turn = false;
     for &address in frames {
-        let before = lines.len();
+        let mut named = false;
         backtrace::resolve(
             std::ptr::without_provenance_mut(address as usize),
             |symbol| {
                 let Some(function) = symbol.name() else {
                     return;
                 };
-                let place = match (symbol.filename(), symbol.lineno()) {
+                named = true;
+                let function = format!("{function:#}");
+                let file = symbol.filename();
+                in_turn |= file.is_some_and(|file| TURN.iter().any(|turn| file.ends_with(turn)));
+                if PLUMBING.iter().any(|name| function.contains(name)) {
+                    return;
+                }
+                let place = match (file, symbol.lineno()) {
                     (Some(file), Some(line)) => format!(" at {}:{line}", file.display()),
                     _ => String::new(),
                 };
-                lines.push(format!("#{} {function:#}{place}", lines.len()));
+                lines.push(format!("#{} {}{place}", lines.len(), plain(&function)));
             },
         );
-        if lines.len() == before {
-            lines.push(format!("#{before} {address:#x}"));
+        if in_turn {
+            break;
+        }
+        if !named {
+            lines.push(format!("#{} {address:#x}", lines.len()));
         }
     }
     lines
 }
 
+/// A function's name without the types it was made for, which can fill a screen. `<Type>::method` stays.
+fn plain(function: &str) -> String {
+    let mut name = String::new();
+    let mut depth = 0;
+    let mut before = ' ';
+    for c in function.chars() {
+        match c {
+            '<' if depth > 0 || !name.is_empty() => depth += 1,
+            '>' if depth > 0 && before == '-' => {}
+            '>' if depth > 0 => depth -= 1,
+            _ if depth == 0 => name.push(c),
+            _ => {}
+        }
+        before = c;
+    }
+    name.replace("::::", "::")
+}
+
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
-    use super::{Mapping, backtrace_of, mapping};
+    use super::{Mapping, backtrace_of, mapping, plain};
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc;
 
@@ -201,6 +238,17 @@ mod tests {
         );
         assert_eq!(mapping("7f10-7f20 r-xp 00000000 00:00 0 [vdso]"), None);
         assert_eq!(mapping("nonsense"), None);
+    }
+
+    #[test]
+    fn types_are_left_out_of_names() {
+        assert_eq!(plain("coded<host::submit, fn(i32) -> Vec<u8>>"), "coded");
+        assert_eq!(plain("task::Task::<F>::poll"), "task::Task::poll");
+        assert_eq!(
+            plain("<spdk_thread::Thread>::poll"),
+            "<spdk_thread::Thread>::poll"
+        );
+        assert_eq!(plain("scrub"), "scrub");
     }
 
     #[inline(never)]
