@@ -52,6 +52,8 @@ impl DmaPool {
         let capacity = u32::try_from(stride).map_err(|_| fail)?;
         let slots = u32::try_from(count.max(1)).map_err(|_| fail)?;
         let memory = Mapping::new(stride.checked_mul(slots as usize).ok_or(fail)?)?;
+        // Whoever registers the pool with a ring or a device pins all of it, which must not take its pages meanwhile.
+        memory.populate()?;
         let free = ArrayQueue::new(slots as usize);
         for slot in 0..slots {
             // Cannot fail: the queue has room for every slot.
