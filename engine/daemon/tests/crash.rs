@@ -59,7 +59,7 @@ fn run(seed: u64, rounds: u64) {
         }
         load.verify(&address).unwrap();
         let wait = Duration::from_millis(rng.random_range(0..LOAD_MS));
-        load.until_end(&address, || {
+        load.until_end(&address, |_| {
             std::thread::sleep(wait);
             engine.kill()
         });
@@ -92,7 +92,7 @@ fn nothing_acknowledged_is_lost_when_the_engine_is_stopped_under_load() {
         }
         load.verify(&address).unwrap();
         let wait = Duration::from_millis(round * 30);
-        load.until_end(&address, || {
+        load.until_end(&address, |_| {
             std::thread::sleep(wait);
             engine.terminate().expect(0, "stopped");
         });

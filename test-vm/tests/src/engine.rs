@@ -29,11 +29,33 @@ impl Device {
             lines: format!("kind = \"file\"\npath = \"{path}\"\n"),
         })
     }
+
+    /// A controller that the engine drives itself.
+    pub(crate) fn user(vm: &Vm, controller: &str) -> Result<Device> {
+        let address = bind(vm, controller, "vfio-pci")?;
+        Ok(Device {
+            name: controller.to_owned(),
+            lines: format!("kind = \"nvme\"\naddress = \"{address}\"\n"),
+        })
+    }
+}
+
+/// Gives a controller to a driver of the kernel's, if another one has it. The controller's address.
+pub(crate) fn bind(vm: &Vm, controller: &str, driver: &str) -> Result<String> {
+    let bdf = vm.bdf(controller)?;
+    vm.ok(&format!(
+        "cd /sys/bus/pci/devices/{bdf} && [ \"$(basename \"$(readlink driver)\")\" = {driver} ] && exit
+         echo {driver} > driver_override
+         [ ! -e driver ] || echo {bdf} > driver/unbind
+         echo {bdf} > /sys/bus/pci/drivers_probe
+         [ \"$(basename \"$(readlink driver)\")\" = {driver} ]"
+    ))?;
+    Ok(bdf)
 }
 
 /// `/dev/nvme...` of a controller's first namespace, once it is there.
 pub(crate) fn kernel_device(vm: &Vm, controller: &str) -> Result<String> {
-    let bdf = vm.bdf(controller)?;
+    let bdf = bind(vm, controller, "nvme")?;
     vm.ok(&format!(
         "for i in $(seq 600); do
             name=$(ls -d /sys/bus/pci/devices/{bdf}/nvme/nvme*/nvme*n1 2>/dev/null) && echo /dev/$(basename $name) && exit
@@ -64,6 +86,11 @@ impl Engine {
 
     pub(crate) fn wait_ready(&self) -> Result<()> {
         self.process.wait_for("ready after ", PATIENCE)
+    }
+
+    /// Waits until its log has this.
+    pub(crate) fn wait_log(&self, text: &str) -> Result<()> {
+        self.process.wait_for(text, PATIENCE)
     }
 
     /// SIGTERM; it must end in good order.

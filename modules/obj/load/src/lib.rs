@@ -9,7 +9,8 @@
 mod record;
 mod worker;
 
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use daos_errno::Der;
@@ -31,7 +32,9 @@ pub struct Tally {
     pub acknowledged: u64,
     /// Requests that were sent and not answered.
     pub unanswered: u64,
-    /// Unanswered ones that had taken effect all the same.
+    /// Requests that were answered with an error: only with [`Options::failures`].
+    pub failed: u64,
+    /// Unanswered or failed ones that had taken effect all the same.
     pub took_effect: u64,
 }
 
@@ -46,6 +49,9 @@ pub struct Options {
     pub largest: usize,
     /// Acknowledgements of a round before its end, at most; each round draws a number.
     pub acknowledgements: u32,
+    /// Whether requests may fail on a living engine, as when a device is pulled. A name whose request failed is left alone until it
+    /// is verified.
+    pub failures: bool,
     /// Longest wait for an acknowledgement.
     pub patience: Duration,
 }
@@ -57,8 +63,30 @@ impl Default for Options {
             names: 8,
             largest: (3 << 20) + 17,
             acknowledgements: 1,
+            failures: false,
             patience: Duration::from_secs(60),
         }
+    }
+}
+
+/// What the workers have done so far, for whoever ends the engine.
+pub struct Progress {
+    works: mpsc::Receiver<()>,
+    patience: Duration,
+}
+
+impl Progress {
+    /// Waits until so many more requests are acknowledged.
+    ///
+    /// # Errors
+    /// When one does not come in time.
+    pub fn wait(&self, more: u32) -> Result<(), RecvTimeoutError> {
+        (0..more).try_for_each(|_| self.works.recv_timeout(self.patience))
+    }
+
+    /// Forgets what is acknowledged by now, so that [`Progress::wait`] is about what comes.
+    pub fn forget(&self) {
+        while self.works.try_recv().is_ok() {}
     }
 }
 
@@ -109,28 +137,32 @@ impl Load {
     }
 
     /// Runs the workers; when a drawn number of requests is acknowledged calls `end`, which ends the engine; gives `end`'s result when
-    /// all workers have noticed.
+    /// all workers have noticed. They also stop when `end` has left the engine alive.
     ///
     /// # Panics
     /// If an acknowledgement does not come in time, or a request fails for another reason than the engine's end.
-    pub fn until_end<T>(&mut self, address: &str, end: impl FnOnce() -> T) -> T {
+    pub fn until_end<T>(&mut self, address: &str, end: impl FnOnce(&Progress) -> T) -> T {
         let seeds: Vec<u64> = self.slots.iter().map(|_| self.rng.random()).collect();
         let (sender, works) = mpsc::channel();
         let (options, tally) = (self.options, &mut self.tally);
         let wanted = self.rng.random_range(1..=options.acknowledgements.max(1));
+        let progress = Progress {
+            works,
+            patience: options.patience,
+        };
+        let stop = &AtomicBool::new(false);
         std::thread::scope(|scope| {
             let workers = self.slots.iter_mut().zip(seeds);
             let workers: Vec<_> = workers
                 .map(|(slots, seed)| {
                     let sender = sender.clone();
-                    let largest = options.largest;
-                    scope.spawn(move || worker::work(address, seed, largest, slots, &sender))
+                    scope.spawn(move || worker::work(address, seed, options, slots, &sender, stop))
                 })
                 .collect();
             drop(sender);
-            let began = (0..wanted).try_for_each(|_| works.recv_timeout(options.patience));
-            // Workers stop only when the engine is gone, so it is ended in any case.
-            let ended = end();
+            let began = progress.wait(wanted);
+            let ended = end(&progress);
+            stop.store(true, Ordering::Relaxed);
             for worker in workers {
                 let worked = worker.join().expect("a worker");
                 tally.acknowledged += worked.expect("a worker's only error is the engine's end");

@@ -8,8 +8,9 @@ pub(crate) type Content = Option<(u64, usize)>;
 pub(crate) struct Slot {
     pub(crate) name: String,
     acknowledged: Content,
-    /// What a request without an answer would have made of it.
+    /// What a request under way, without an answer or failed would have made of it.
     unanswered: Option<Content>,
+    failed: bool,
 }
 
 impl Slot {
@@ -18,6 +19,7 @@ impl Slot {
             name,
             acknowledged: None,
             unanswered: None,
+            failed: false,
         }
     }
 
@@ -40,10 +42,22 @@ impl Slot {
         }
     }
 
+    /// The request was answered with an error: what it made of the object is open until it is looked at.
+    pub(crate) fn failed(&mut self) {
+        self.failed = true;
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.unanswered.is_some()
+    }
+
     pub(crate) fn compare(&mut self, found: Option<&[u8]>, tally: &mut Tally) {
         let is = |wanted: Content| found == wanted.map(|(seed, len)| bytes(seed, len)).as_deref();
         if let Some(new) = self.unanswered.take() {
-            tally.unanswered += 1;
+            match std::mem::take(&mut self.failed) {
+                true => tally.failed += 1,
+                false => tally.unanswered += 1,
+            }
             if is(new) {
                 self.acknowledged = new;
                 tally.took_effect += 1;

@@ -1,22 +1,26 @@
 //! One thread of load.
 
 use std::io::Cursor;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use obj_client::{ObjError, PutOptions};
 use rand::rngs::SmallRng;
+use rand::seq::IteratorRandom;
 use rand::{Rng, SeedableRng};
 
 use crate::record::Slot;
-use crate::{bytes, container, is_end};
+use crate::{Options, bytes, container, is_end};
 
-/// Puts, replaces and removes until the engine is gone. Says after each acknowledgement that it works. Gives their number.
+/// Puts, replaces and removes until the engine is gone, or it is told to stop, or no name is left whose last request is settled. Says
+/// after each acknowledgement that it works. Gives their number.
 pub(crate) fn work(
     address: &str,
     seed: u64,
-    largest: usize,
+    options: Options,
     slots: &mut [Slot],
     works: &mpsc::Sender<()>,
+    stop: &AtomicBool,
 ) -> Result<u64, ObjError> {
     let mut rng = SmallRng::seed_from_u64(seed);
     let cont = match container(address) {
@@ -25,11 +29,13 @@ pub(crate) fn work(
         Err(error) => return Err(error),
     };
     let mut acknowledged = 0;
-    loop {
-        let at = rng.random_range(0..slots.len());
-        let slot = &mut slots[at];
+    while !stop.load(Ordering::Relaxed) {
+        let settled = slots.iter_mut().filter(|slot| !slot.is_open());
+        let Some(slot) = settled.choose(&mut rng) else {
+            return Ok(acknowledged);
+        };
         let remove = slot.exists() && rng.random_ratio(1, 4);
-        let new = (!remove).then(|| (rng.random(), size(&mut rng, largest)));
+        let new = (!remove).then(|| (rng.random(), size(&mut rng, options.largest)));
         slot.asked(new);
         let result = match new {
             None => cont.remove(&slot.name).map(drop),
@@ -46,9 +52,11 @@ pub(crate) fn work(
                 let _ = works.send(());
             }
             Err(error) if is_end(&error) => return Ok(acknowledged),
+            Err(ObjError::Engine { .. }) if options.failures => slot.failed(),
             Err(error) => return Err(error),
         }
     }
+    Ok(acknowledged)
 }
 
 /// Empty ones, small ones, those of one piece and those of several.

@@ -16,8 +16,8 @@ pub(crate) enum End {
 }
 
 /// Targets over the two SSDs.
-const TARGETS: u32 = 4;
-const POOL: u64 = 1 << 30;
+pub(crate) const TARGETS: u32 = 4;
+pub(crate) const POOL: u64 = 1 << 30;
 
 /// A store on four targets over the rig's devices is ended under load some times; each time all that was acknowledged is there.
 pub(crate) fn nothing_acknowledged_is_lost(
@@ -35,7 +35,7 @@ pub(crate) fn nothing_acknowledged_is_lost(
             load.prepare(&address, POOL)?;
         }
         load.verify(&address)?;
-        load.until_end(&address, || match end {
+        load.until_end(&address, |_| match end {
             End::Kill => engine.kill().map(drop),
             End::PowerCut => rig.cut_power_and_boot(),
         })?;
@@ -62,5 +62,6 @@ pub(crate) fn options() -> Options {
         largest: (1 << 20) + 17,
         acknowledgements: 60,
         patience: PATIENCE,
+        ..Options::default()
     }
 }

@@ -6,7 +6,7 @@ use super::ends::{self, End};
 use crate::engine::Device;
 use crate::rig::Rig;
 
-fn devices(rig: &mut Rig) -> Result<Vec<Device>> {
+pub(crate) fn devices(rig: &mut Rig) -> Result<Vec<Device>> {
     let vm = rig.vm()?;
     Ok(vec![Device::kernel(vm, "n0")?, Device::kernel(vm, "n1")?])
 }

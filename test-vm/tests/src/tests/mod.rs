@@ -3,6 +3,7 @@
 mod ends;
 mod kernel_driver;
 mod machines;
+mod user_driver;
 
 use anyhow::Result;
 
@@ -97,5 +98,33 @@ pub(crate) const ALL: &[Test] = &[
         profile: "power_cut",
         boot: Boot::Own,
         run: kernel_driver::power_cut,
+    },
+    Test {
+        name: "user_driver_both",
+        about: "what our driver writes the kernel's reads, and the other way round",
+        profile: "two_nvme",
+        boot: Boot::Own,
+        run: user_driver::both_drivers,
+    },
+    Test {
+        name: "user_driver_killed",
+        about: "kill -9 under load over our driver: nothing acknowledged is lost",
+        profile: "two_nvme",
+        boot: Boot::Own,
+        run: user_driver::killed,
+    },
+    Test {
+        name: "user_driver_power_cut",
+        about: "power cuts under load over our driver: nothing acknowledged is lost",
+        profile: "power_cut",
+        boot: Boot::Own,
+        run: user_driver::power_cut,
+    },
+    Test {
+        name: "user_driver_reset",
+        about: "a controller forgets everything under load: it is reset and nobody sees an error",
+        profile: "two_nvme",
+        boot: Boot::Own,
+        run: user_driver::reset,
     },
 ];
