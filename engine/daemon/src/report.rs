@@ -227,6 +227,7 @@ pub(crate) fn tasks(all: Vec<XstreamUlts>, seen: &[Running]) -> keel::Tasks {
             continue;
         };
         list.tasks.extend(found.ults.iter().map(|ult| {
+            let (ult, stack) = (&ult.task, ult.stack);
             let (module, name) = owner(ult.name);
             keel::Task {
                 xstream: xstream.name.clone(),
@@ -236,6 +237,8 @@ pub(crate) fn tasks(all: Vec<XstreamUlts>, seen: &[Running]) -> keel::Tasks {
                 age_ms: ult.age_ns / 1_000_000,
                 polls: ult.polls,
                 started_at: ult.spawned_by.to_string(),
+                stack_bytes: stack.map_or(0, |stack| stack.size as u64),
+                stack_deepest_bytes: stack.map_or(0, |stack| stack.deepest as u64),
             }
         }));
         list.pollers.extend(found.pollers.iter().map(|poller| {

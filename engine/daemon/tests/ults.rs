@@ -5,12 +5,18 @@
 mod harness;
 
 use daos_errno::Der;
-use drpc_wire::{Response, Status};
+use drpc_wire::{Response, Status, keel, methods, modules};
 use faulty_modules::compile;
-use harness::{Config, Engine};
+use harness::{Config, Engine, eventually};
+use rustix::process::Signal;
 
 fn spawn(name: &str) -> Engine {
-    let config = Config::with_modules(&[name]);
+    spawn_beside(&[], name)
+}
+
+/// With a module of the tests and some that ship.
+fn spawn_beside(others: &[&str], name: &str) -> Engine {
+    let config = Config::with_modules(&[others, &[name]].concat());
     compile(name, config.path());
     let engine = config.spawn();
     engine.wait_log("ready after ");
@@ -61,13 +67,7 @@ fn every_convenience_of_the_header_does_what_it_says() {
 #[test]
 fn waiting_where_nothing_can_wait_is_refused_and_harms_nobody() {
     let engine = spawn("wrong_waits");
-    let answer = engine.drpc().call(104, 1, b"").unwrap();
-    assert_eq!(answer.status(), Status::Success);
-    let results: Vec<_> = answer
-        .body
-        .chunks_exact(4)
-        .map(|four| i32::from_le_bytes(four.try_into().unwrap()))
-        .collect();
+    let results = numbers(&engine.drpc().call(104, 1, b"").unwrap());
     let refused = Der::OP_NOT_PERMITTED.neg();
     let one_round = [1, refused, refused, refused, refused, refused];
     let mut expected = vec![refused];
@@ -97,6 +97,103 @@ fn a_ult_that_overflows_its_stack_is_named_before_it_harms_anything() {
     assert_eq!(answer.status(), Status::Submitted);
     let exited = engine.exited();
     assert_eq!(exited.code, None, "by a signal: {}", exited.log);
-    let named = "keel: ULT stack_overflow:recurses_without_end overflowed its stack";
-    assert!(exited.log.contains(named), "{}", exited.log);
+    let said = exited.log.lines().find(|line| line.starts_with("keel: "));
+    let expected = "keel: ULT recurses_without_end of module stack_overflow on xstream keel_sys_0 overflowed its stack of 131072 bytes, \
+                    of which 65536 are for the engine's own functions. Ask for a larger one where the ULT is created (stack_size of \
+                    dss_ult_create() and struct dss_ult_attr, UltOptions::stack_size in Rust; 0 means 65536), or put less on it. The \
+                    engine ends here, with a core file where the system writes one, because what the ULT held is unknown; what was \
+                    acknowledged is on the devices.";
+    assert_eq!(said, Some(expected), "{}", exited.log);
+}
+
+/// The dRPC module of `modules/faulty/c/waiters.c`.
+const WAITERS: i32 = 108;
+
+/// Its ULTs once each is where it waits.
+fn waiting(engine: &Engine) -> Vec<keel::Task> {
+    let begun = engine.drpc().call(WAITERS, 1, b"").unwrap();
+    assert_eq!(begun.status(), Status::Success);
+    eventually("all wait", || {
+        let list: keel::Tasks = engine.ask(modules::KEEL, methods::TASKS, &());
+        let mut ults = list.tasks;
+        ults.retain(|task| task.module == "waiters");
+        ults.sort_by(|a, b| a.name.cmp(&b.name));
+        let all = ults.len() == 9 && ults.iter().all(|ult| ult.state.starts_with("waiting: "));
+        all.then_some(ults)
+    })
+}
+
+#[test]
+fn the_list_tells_who_waits_where_for_what_and_how_much_stack_it_took() {
+    let engine = spawn_beside(&["mgmt", "obj"], "waiters");
+    let ults = waiting(&engine);
+    let seen: Vec<_> = ults
+        .iter()
+        .map(|ult| (ult.name.as_str(), ult.state.as_str(), ult.stack_bytes >> 10))
+        .collect();
+    let expected = [
+        ("holds", "waiting: eventual", 128),
+        ("joins", "waiting: join", 320),
+        ("sleeps", "waiting: sleep", 320),
+        ("waits_a_while", "waiting: eventual", 320),
+        ("waits_at_barrier", "waiting: barrier", 320),
+        ("waits_for_condition", "waiting: condition", 320),
+        ("waits_for_eventual", "waiting: eventual", 320),
+        ("waits_for_mutex", "waiting: mutex", 320),
+        ("went_deep", "waiting: eventual", 320),
+    ];
+    assert_eq!(seen, expected);
+    for ult in &ults {
+        assert_eq!(ult.xstream, "keel_io_0");
+        assert!(ult.polls > 0 && !ult.started_at.is_empty(), "{ult:?}");
+        let deepest = ult.stack_deepest_bytes >> 10;
+        let plausible = if ult.name == "went_deep" {
+            150..200
+        } else {
+            1..100
+        };
+        assert!(plausible.contains(&deepest), "{ult:?}");
+    }
+    let (first, age) = (&ults[0].name, ults[0].age_ms);
+    eventually("they grow older", || {
+        let list: keel::Tasks = engine.ask(modules::KEEL, methods::TASKS, &());
+        let same = list.tasks.iter().find(|ult| ult.name == *first)?;
+        (same.age_ms > age).then_some(())
+    });
+    the_dump_says_so_too(&engine);
+    let ended = engine.drpc().call(WAITERS, 2, b"").unwrap();
+    let woken_and_first_at_the_barrier = [1, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!(numbers(&ended), woken_and_first_at_the_barrier);
+    let list: keel::Tasks = engine.ask(modules::KEEL, methods::TASKS, &());
+    assert!(list.tasks.iter().all(|ult| ult.module != "waiters"));
+    assert_eq!(engine.terminate().code, Some(0));
+}
+
+/// The file that SIGUSR1 writes.
+fn the_dump_says_so_too(engine: &Engine) {
+    engine.signal(Signal::USR1);
+    engine.wait_log("dump written");
+    let log = engine.log();
+    let path = log
+        .split("path=")
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next());
+    let text = std::fs::read_to_string(path.expect("its path")).expect("the dump");
+    let line = text
+        .lines()
+        .find(|line| line.contains("went_deep of waiters"));
+    let line = line.expect("its line");
+    let before_numbers = "    went_deep of waiters: waiting: eventual, age ";
+    assert!(line.starts_with(before_numbers), "{line}");
+    assert!(
+        line.contains(", stack 1") && line.contains(" of 320 KiB, started at "),
+        "{line}"
+    );
+}
+
+fn numbers(answer: &Response) -> Vec<i32> {
+    assert_eq!(answer.status(), Status::Success, "{answer:?}");
+    let four = answer.body.chunks_exact(4);
+    four.map(|four| i32::from_le_bytes(four.try_into().unwrap()))
+        .collect()
 }

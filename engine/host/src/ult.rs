@@ -4,15 +4,16 @@ use crate::modules::ModuleEntry;
 use crate::shared::UltHandle;
 use crate::sync::{Eventual, UltKey};
 use daos_errno::Der;
-use engine_ult::{UltError, ult};
+use engine_ult::{Owner, StackError, UltError, ult};
 use engine_xstream::{Beat, UltRequest};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 thread_local! {
     static RUNNING: RefCell<Option<Rc<Running>>> = const { RefCell::new(None) };
@@ -76,8 +77,9 @@ pub(crate) async fn run(
         request,
         ended: Arc::clone(&told.0),
     });
-    let own = Rc::clone(&running);
-    let ult = ult(spec.name, spec.stack_size, move || repeat(spec, &own, body));
+    let (own, xstream) = (Rc::clone(&running), running.request.xstream().name());
+    let owner = spdk_thread::running_task().map(|task| Owner { xstream, task });
+    let ult = ult(spec.name, spec.stack_size, move || repeat(spec, &own, body)).owned_by(owner);
     let ult = Scoped { running, ult };
     let ended = if spec.quiet {
         spdk_thread::quiet(ult).await
@@ -86,12 +88,29 @@ pub(crate) async fn run(
     };
     told.1 = ended.unwrap_or_else(|error| match error {
         UltError::Panicked => Der::MISC.neg(),
-        UltError::NoStack(der) => {
-            tracing::warn!(module = spec.module.name, ult = spec.name, %error, "a ULT did not begin");
-            der.neg()
+        UltError::NoStack(why) => {
+            no_stack(&spec, xstream, why);
+            why.der().neg()
         }
     });
     told.1
+}
+
+/// Says so, once in a second on an OS thread: at a bound there may be thousands.
+#[cold]
+fn no_stack(spec: &Spec, xstream: &str, error: StackError) {
+    thread_local! {
+        static SAID: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    let now = Instant::now();
+    let lately = SAID
+        .get()
+        .is_some_and(|said| now - said < Duration::from_secs(1));
+    if !lately {
+        SAID.set(Some(now));
+        let (module, ult) = (&spec.module.name, spec.name);
+        tracing::warn!(module, ult, xstream, %error, "a ULT did not begin");
+    }
 }
 
 /// The function, once or on its beat; on the ULT's stack.

@@ -8,9 +8,14 @@
 //!
 //! Thread rule: an [`Ult`] begins and ends on one OS thread. Below it is nothing of ours but error codes; `engine_host` gives it to C.
 
+mod error;
+mod kept;
+mod list;
 mod memory;
 mod overflow;
 mod ult;
 
+pub use error::{StackError, UltError};
+pub use list::{Owner, StackStats, StackUse, stack_stats, stacks};
 pub use overflow::name_overflows;
-pub use ult::{Ult, UltError, inside, ult, wait};
+pub use ult::{Ult, inside, ult, wait};

@@ -10,11 +10,10 @@
 //! - S5: while a coroutine runs, `HERE.waker` points to the waker of the poll that runs it, which lives as long as that poll does.
 #![allow(unsafe_code, reason = "switches stacks")]
 
-use crate::memory::StackMemory;
-use crate::overflow;
-use corosensei::stack::Stack as _;
+use crate::list::{self, Owner};
+use crate::memory::{Record, StackMemory};
+use crate::{UltError, kept, overflow};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
-use daos_errno::Der;
 use std::cell::{Cell, OnceCell};
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -25,19 +24,6 @@ use std::task::{Context, Poll, Waker};
 
 type Resume = Yielder<(), ()>;
 type Running<R> = Coroutine<(), (), Option<R>, StackMemory>;
-
-/// Why a ULT has no result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum UltError {
-    /// It panicked, or an exception of another language reached its base; the log has the text.
-    #[error("the ULT panicked")]
-    Panicked,
-    /// It never began: no memory for a stack, or a size out of bounds.
-    #[error(
-        "no stack for the ULT ({0}): fewer ULTs at once, smaller stacks, or a larger vm.max_map_count"
-    )]
-    NoStack(Der),
-}
 
 /// The frame at the base of a coroutine.
 struct Base {
@@ -69,8 +55,9 @@ pub struct Ult<F, R: 'static> {
     body: Option<F>,
     coroutine: ManuallyDrop<Option<Running<R>>>,
     base: *const Base,
-    /// Where the stack's guard begins.
-    guard: usize,
+    owner: Option<Owner>,
+    /// Of the coroutine's stack.
+    record: *const Record,
 }
 
 /// A ULT that runs `body` on a stack of `stack_size` bytes (0: the default, 64 KiB; at most 64 MiB) and what the engine's own
@@ -86,17 +73,27 @@ where
         body: Some(body),
         coroutine: ManuallyDrop::new(None),
         base: null(),
-        guard: 0,
+        owner: None,
+        record: null(),
     }
 }
 
 impl<F, R> Unpin for Ult<F, R> {}
 
 impl<F: FnOnce() -> R + 'static, R: 'static> Ult<F, R> {
+    /// Says whose it is, for [`stacks`](crate::stacks) and the message of an overflow.
+    #[must_use]
+    pub fn owned_by(mut self, owner: Option<Owner>) -> Self {
+        self.owner = owner;
+        self
+    }
+
     fn begin(&mut self, body: F) -> Result<(), UltError> {
-        let stack = StackMemory::take(self.stack_size).map_err(UltError::NoStack)?;
-        self.guard = stack.limit().get();
-        let name = self.name;
+        let stack = kept::take(self.stack_size).inspect_err(|_| list::refused())?;
+        let (name, record) = (self.name, stack.record());
+        record.name.set(name);
+        record.owner.set(self.owner);
+        self.record = record;
         let begun = Coroutine::with_stack(stack, move |yielder: &Resume, ()| {
             let base = Base {
                 yielder,
@@ -127,14 +124,14 @@ impl<F: FnOnce() -> R + 'static, R: 'static> Future for Ult<F, R> {
             let same = kept.get().is_none_or(|kept| kept.will_wake(cx.waker()));
             assert!(same, "a ULT is polled by its task, never by a combinator");
         }
-        let (name, guard, base) = (self.name, self.guard, self.base);
+        let (record, base) = (self.record, self.base);
         let coroutine = self.coroutine.as_mut();
         let coroutine = coroutine.expect("a ULT was polled after its end");
         let outer = HERE.replace(Here {
             base,
             waker: cx.waker(),
         });
-        let resumed = overflow::guarded(name, guard, || coroutine.resume(()));
+        let resumed = overflow::guarded(record, || coroutine.resume(()));
         let here = HERE.replace(outer);
         match resumed {
             CoroutineResult::Yield(()) => {
@@ -144,7 +141,9 @@ impl<F: FnOnce() -> R + 'static, R: 'static> Future for Ult<F, R> {
             CoroutineResult::Return(result) => {
                 self.base = null();
                 if let Some(ended) = self.coroutine.take() {
-                    ended.into_stack().give_back();
+                    let stack = ended.into_stack();
+                    stack.record().owner.set(None);
+                    kept::give_back(stack);
                 }
                 Poll::Ready(result.ok_or(UltError::Panicked))
             }
@@ -155,7 +154,8 @@ impl<F: FnOnce() -> R + 'static, R: 'static> Future for Ult<F, R> {
 impl<F, R> Drop for Ult<F, R> {
     fn drop(&mut self) {
         if self.coroutine.is_some() {
-            // S3.
+            // SAFETY: S3: the stack stays, and its record; it is nobody's from now on.
+            unsafe { &*self.record }.owner.set(None);
             tracing::error!(
                 ult = self.name,
                 "dropped before its end: its stack stays, and what is on it"
@@ -208,6 +208,7 @@ pub fn wait<F: Future>(future: F) -> F::Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{StackError, StackStats, StackUse, stack_stats, stacks};
     use spdk_thread::testing::Lockstep;
     use std::rc::Rc;
 
@@ -307,7 +308,7 @@ mod tests {
         assert_eq!(bases.len(), 1);
         assert_eq!(
             lockstep.block_on(&thread, ult("t", usize::MAX / 2, || ())),
-            Ok(Err(UltError::NoStack(Der::INVAL)))
+            Ok(Err(UltError::NoStack(StackError::TooLarge(usize::MAX / 2))))
         );
     }
 
@@ -332,5 +333,70 @@ mod tests {
         );
         assert!(!inside());
         assert!(catch_unwind(|| wait(spdk_thread::yield_now())).is_err());
+    }
+
+    /// Bytes that the frames of `levels` calls take at least.
+    fn deeper(levels: usize) -> u8 {
+        let frame = [levels as u8; 1024];
+        let frame = std::hint::black_box(&frame);
+        if levels == 0 {
+            frame[0]
+        } else {
+            deeper(levels - 1).wrapping_add(frame[7])
+        }
+    }
+
+    #[test]
+    fn stacks_in_use_are_listed_by_owner_with_what_was_touched() {
+        let mut lockstep = Lockstep::new();
+        let thread = lockstep.thread("t");
+        let start = |xstream, task, levels, size| {
+            let body = move || {
+                std::hint::black_box(deeper(levels));
+                wait(spdk_thread::sleep(5));
+            };
+            let owned = ult("t", size, body).owned_by(Some(Owner { xstream, task }));
+            thread.spawn("t", owned).unwrap()
+        };
+        let tasks = [
+            start("a", 4, 1, 0),
+            start("a", 5, 40, 1 << 20),
+            start("b", 4, 1, 0),
+        ];
+        assert_eq!(stacks("a"), [], "none has begun");
+        lockstep.settle();
+        let mut listed = stacks("a");
+        listed.sort_by_key(|(task, _)| *task);
+        let [(4, shallow), (5, deep)] = listed[..] else {
+            panic!("{listed:?}");
+        };
+        assert_eq!(shallow.size, 128 << 10);
+        assert!(
+            shallow.deepest > 0 && shallow.deepest < 40 << 10,
+            "{shallow:?}"
+        );
+        assert_eq!(deep.size, (1 << 20) + (64 << 10));
+        assert!(
+            deep.deepest > 40 << 10 && deep.deepest < 200 << 10,
+            "{deep:?}"
+        );
+        assert_eq!(stack_stats().in_use, 3);
+        for task in tasks {
+            assert_eq!(lockstep.block_on(&thread, task), Ok(Ok(Ok(()))));
+        }
+        assert_eq!((stacks("a"), stacks("b")), (vec![], vec![]));
+        let stats = stack_stats();
+        assert_eq!((stats.in_use, stats.kept, stats.refused), (0, 3, 0));
+        // The large one is there again, and shows nothing of its past.
+        let again = start("a", 6, 1, 1 << 20);
+        lockstep.settle();
+        let (6, StackUse { deepest, .. }) = stacks("a")[0] else {
+            panic!("not listed");
+        };
+        assert!(deepest < 40 << 10, "{deepest}");
+        assert_eq!(lockstep.block_on(&thread, again), Ok(Ok(Ok(()))));
+        drop(lockstep.block_on(&thread, ult("t", usize::MAX, || ())));
+        let StackStats { refused, .. } = stack_stats();
+        assert_eq!(refused, 1);
     }
 }

@@ -56,10 +56,15 @@ fn list(out: &mut String, xstream: &XstreamUlts) {
     };
     let _ = writeln!(out, "  {} ULTs", found.ults.len());
     for ult in &found.ults {
+        let (ult, stack) = (&ult.task, ult.stack);
         let (module, name) = owner(ult.name);
+        let stack = stack.map_or_else(String::new, |stack| {
+            let (deepest, size) = (stack.deepest >> 10, stack.size >> 10);
+            format!(", stack {deepest} of {size} KiB")
+        });
         let _ = writeln!(
             out,
-            "    {name} of {module}: {}, age {} ms, {} polls, started at {}",
+            "    {name} of {module}: {}, age {} ms, {} polls{stack}, started at {}",
             state(ult),
             ult.age_ns / 1_000_000,
             ult.polls,

@@ -53,7 +53,7 @@ pub use start::{Phase, StartCause, StartError, StartOptions, XstreamSet};
 pub use stats::XstreamStats;
 pub use target_set::TargetSet;
 pub use ult::{Ult, UltRef};
-pub use ults::{Listed, XstreamUlts};
+pub use ults::{Listed, UltInfo, XstreamUlts};
 pub use xref::XstreamRef;
 pub use xstream::{Xstream, current};
 

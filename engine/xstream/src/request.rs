@@ -98,6 +98,11 @@ impl UltRequest {
         UltRef::new(self.0.xstream.clone(), self.0.id, self.0.name)
     }
 
+    /// Where it runs.
+    pub fn xstream(&self) -> &XstreamRef {
+        &self.0.xstream
+    }
+
     /// The name of its ULT.
     pub fn name(&self) -> &'static str {
         self.0.name

@@ -4,6 +4,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use engine_telemetry::{Collector, Kind};
+use engine_ult::StackStats;
 use spdk_reactor::{Depth, ReactorHandle};
 use spdk_thread::{CycleStats, ThreadStats};
 
@@ -24,6 +25,8 @@ pub struct XstreamStats {
     pub sleeping: u64,
     /// Cycles of ULTs.
     pub cycles: CycleStats,
+    /// Stacks of ULTs, of all xstreams on its core together.
+    pub stacks: StackStats,
     /// Requests; on main xstreams.
     pub sched: Option<SchedStats>,
 }
@@ -38,6 +41,7 @@ impl Xstream {
             ults: ults.len() as u64,
             sleeping: sleeping as u64,
             cycles: self.thread().cycle_stats(),
+            stacks: engine_ult::stack_stats(),
             sched: self.sched().map(|sched| sched.stats()),
         }
     }
@@ -102,6 +106,11 @@ const ULTS_STARTED: &str = "keel_xstream_ults_started_total";
 const ULTS: &str = "keel_xstream_ults";
 const PANICS: &str = "keel_xstream_panics_total";
 
+const STACKS_IN_USE: &str = "keel_ult_stacks_in_use";
+const STACKS_KEPT: &str = "keel_ult_stacks_kept";
+const STACKS_KEPT_BYTES: &str = "keel_ult_stacks_kept_bytes";
+const STACKS_REFUSED: &str = "keel_ult_stacks_refused_total";
+
 const REACTOR_TURNS: &str = "keel_reactor_turns_total";
 const REACTOR_BUSY: &str = "keel_reactor_busy_nanoseconds_total";
 const REACTOR_REST: &str = "keel_reactor_rest_nanoseconds_total";
@@ -112,6 +121,7 @@ const REACTOR_HOLDS: &str = "keel_reactor_holds_total";
 
 fn describe() {
     sched::describe();
+    describe_stacks();
     engine_telemetry::describe(Kind::Counter, REACTOR_TURNS, "Turns of the core's loop");
     engine_telemetry::describe(
         Kind::Counter,
@@ -156,6 +166,36 @@ fn describe() {
     );
 }
 
+fn describe_stacks() {
+    let all = [
+        (Kind::Gauge, STACKS_IN_USE, "Stacks that ULTs run on"),
+        (Kind::Gauge, STACKS_KEPT, "Stacks kept for the next ULTs"),
+        (
+            Kind::Gauge,
+            STACKS_KEPT_BYTES,
+            "Bytes of the stacks that are kept, guards included",
+        ),
+        (
+            Kind::Counter,
+            STACKS_REFUSED,
+            "ULTs that did not begin for want of a stack",
+        ),
+    ];
+    for (kind, name, help) in all {
+        engine_telemetry::describe(kind, name, help);
+    }
+}
+
+/// An OS thread's, so several xstreams of a core say the same.
+fn publish_stacks(xstream: &XstreamRef, stacks: &StackStats) {
+    let cpu = xstream.cpu().to_string();
+    let labels = [("cpu", cpu.as_str())];
+    engine_telemetry::gauge(STACKS_IN_USE, &labels).set(stacks.in_use as f64);
+    engine_telemetry::gauge(STACKS_KEPT, &labels).set(stacks.kept as f64);
+    engine_telemetry::gauge(STACKS_KEPT_BYTES, &labels).set(stacks.kept_bytes as f64);
+    engine_telemetry::counter(STACKS_REFUSED, &labels).absolute(stacks.refused);
+}
+
 fn publish(xstream: &XstreamRef, stats: &XstreamStats) {
     let labels = [("xstream", xstream.name())];
     let thread = &stats.thread;
@@ -171,6 +211,7 @@ fn publish(xstream: &XstreamRef, stats: &XstreamStats) {
         engine_telemetry::counter(name, &labels).absolute(value);
     }
     engine_telemetry::gauge(ULTS, &labels).set(stats.ults as f64);
+    publish_stacks(xstream, &stats.stacks);
     let (cycles, sleeping) = (&stats.cycles, stats.sleeping);
     sched::publish(xstream, cycles, sleeping, stats.sched.as_ref());
 }

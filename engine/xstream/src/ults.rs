@@ -1,8 +1,10 @@
 //! What exists on the xstreams, for `keel tasks` and dumps.
 
+use std::collections::HashMap;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use engine_ult::StackUse;
 use spdk_thread::{PollerInfo, TaskInfo};
 
 use crate::{Remote, Xstream, XstreamId, XstreamRef, Xstreams};
@@ -22,14 +24,28 @@ pub struct XstreamUlts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// Name, age, state and what it waits for.
-    pub ults: Vec<TaskInfo>,
+    pub ults: Vec<UltInfo>,
     /// Name, period, calls.
     pub pollers: Vec<PollerInfo>,
 }
 
+/// A ULT as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UltInfo {
+    /// Name, age, state and what it waits for.
+    pub task: TaskInfo,
+    /// Of one that runs on a stack of its own and has begun.
+    pub stack: Option<StackUse>,
+}
+
 fn list(here: &Xstream) -> Listed {
+    let stacks: HashMap<u32, StackUse> = engine_ult::stacks(here.name()).into_iter().collect();
+    let ult = |task: TaskInfo| UltInfo {
+        stack: stacks.get(&task.id).copied(),
+        task,
+    };
     Listed {
-        ults: here.thread().tasks(),
+        ults: here.thread().tasks().into_iter().map(ult).collect(),
         pollers: here.thread().pollers(),
     }
 }

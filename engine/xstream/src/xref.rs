@@ -12,7 +12,8 @@ use crate::{Role, SpawnError, Xstream, XstreamId, XstreamSpec, current};
 /// What the xstream and all its addresses share.
 pub(crate) struct Shared {
     pub(crate) spec: XstreamSpec,
-    pub(crate) name: String,
+    /// Kept for ever: some ten bytes for each xstream that is started.
+    pub(crate) name: &'static str,
     pub(crate) handle: ThreadHandle,
     /// No more ULTs. Set once, from the control thread that shuts down.
     pub(crate) stopping: AtomicBool,
@@ -28,7 +29,8 @@ pub struct XstreamRef {
 
 impl XstreamRef {
     pub(crate) fn new(spec: XstreamSpec, thread: &Thread) -> XstreamRef {
-        let (name, handle) = (spec.name(), thread.handle());
+        let name = Box::leak(spec.name().into_boxed_str());
+        let handle = thread.handle();
         let (stopping, shutting_down) = (AtomicBool::new(false), AtomicBool::new(false));
         XstreamRef {
             shared: Arc::new(Shared {
@@ -62,8 +64,8 @@ impl XstreamRef {
     }
 
     /// `keel_sys_0`, `keel_io_<target>`, `keel_off_<id>`.
-    pub fn name(&self) -> &str {
-        &self.shared.name
+    pub fn name(&self) -> &'static str {
+        self.shared.name
     }
 
     /// Its row of the layout.

@@ -82,7 +82,7 @@ impl Xstream {
     }
 
     /// Its name.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &'static str {
         self.inner.address.name()
     }
 

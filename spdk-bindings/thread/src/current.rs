@@ -15,6 +15,12 @@ pub fn current() -> Option<Thread> {
     CURRENT.with(|current| Option::clone(&current.borrow()))
 }
 
+/// The number of the task that is being polled on this OS thread, as [`TaskInfo::id`](crate::TaskInfo::id) has it.
+#[must_use]
+pub fn running_task() -> Option<u32> {
+    with_current(|thread| thread?.inner().tasks.running())
+}
+
 /// As [`current`], without taking a reference.
 #[inline]
 pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Thread>) -> R) -> R {

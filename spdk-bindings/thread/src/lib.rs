@@ -30,7 +30,7 @@ pub mod testing;
 mod thread;
 
 pub use channel::{ChannelError, IoChannel, IoDevice};
-pub use current::current;
+pub use current::{current, running_task};
 pub use fd_watch::{FdChange, FdWatch, Interest};
 pub use handle::{SendError, ThreadHandle};
 pub use options::{ThreadOptions, Wake};

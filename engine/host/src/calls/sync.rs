@@ -85,7 +85,7 @@ pub(crate) unsafe extern "C" fn eventual_wait(
     coded("eventual_wait", || {
         let me = calling_ult("eventual_wait")?;
         let eventual = found!("eventual_wait", Eventual, eventual)?;
-        let value = me.wait(within(timeout_ms, eventual.wait("eventual")))?;
+        let value = me.wait(within(timeout_ms, "eventual", eventual.wait("eventual")))?;
         if !out.is_null() {
             // SAFETY: H1.
             unsafe { out.write(value) };
@@ -143,7 +143,7 @@ pub(crate) unsafe extern "C" fn mutex_lock(mutex: *mut dss_mutex, timeout_ms: u6
     coded("mutex_lock", || {
         let me = calling_ult("mutex_lock")?;
         let mutex = found!("mutex_lock", Mutex, mutex)?;
-        me.wait(within(timeout_ms, mutex.lock(me.key)))
+        me.wait(within(timeout_ms, "mutex", mutex.lock(me.key)))
     })
 }
 
@@ -179,7 +179,7 @@ pub(crate) unsafe extern "C" fn cond_wait(
         if !mutex.holds(me.key) {
             return Err(Der::NO_PERM);
         }
-        let signalled = within(timeout_ms, async {
+        let signalled = within(timeout_ms, "condition", async {
             let mut signalled = pin!(cond.signalled());
             // In the queue first, then the lock: a signal in between is not lost.
             let mut unlocked = false;

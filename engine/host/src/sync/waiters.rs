@@ -4,7 +4,8 @@ use daos_errno::Der;
 use module_abi::DSS_FOREVER;
 use spdk_thread::TaskWaker;
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
@@ -83,16 +84,23 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for so many milliseconds at most. The future is polled at least once.
+/// Waits for so many milliseconds at most. The future is polled at least once. `site`: as in [`Waiters::wait`].
 pub(crate) async fn within<T>(
     timeout_ms: u64,
+    site: &'static str,
     wait: impl Future<Output = Result<T, Der>>,
 ) -> Result<T, Der> {
     if timeout_ms == DSS_FOREVER {
         return wait.await;
     }
     let ns = timeout_ms.saturating_mul(1_000_000);
-    spdk_thread::timeout(ns, wait)
-        .await
-        .unwrap_or(Err(Der::TIMEDOUT))
+    let mut timed = pin!(spdk_thread::timeout(ns, wait));
+    let timed = poll_fn(|cx| {
+        let polled = timed.as_mut().poll(cx);
+        if polled.is_pending() {
+            drop(TaskWaker::from_cx(cx, site)); // the clock has named itself
+        }
+        polled
+    });
+    timed.await.unwrap_or(Err(Der::TIMEDOUT))
 }

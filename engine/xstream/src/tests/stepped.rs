@@ -360,11 +360,16 @@ fn operators_see_every_ult_and_the_numbers() {
     assert_eq!(names, ["keel_sys_0", "keel_io_0", "keel_io_1"]);
     let on_main = &ults[2].found.as_ref().unwrap().ults;
     assert_eq!(
-        (on_main.len(), on_main[0].name, on_main[0].state),
-        (1, "scrub", TaskState::Waiting)
+        (
+            on_main.len(),
+            on_main[0].task.name,
+            on_main[0].task.state,
+            on_main[0].stack
+        ),
+        (1, "scrub", TaskState::Waiting, None)
     );
     assert!(
-        on_main[0].age_ns >= 2_000_000 && !on_main[0].waits_for.is_empty(),
+        on_main[0].task.age_ns >= 2_000_000 && !on_main[0].task.waits_for.is_empty(),
         "{on_main:?}"
     );
     let main = stats[2].1.unwrap();

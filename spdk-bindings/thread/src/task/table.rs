@@ -373,6 +373,12 @@ impl TaskTable {
             .then(|| (self.running_index.get(), self.running_generation.get()))
     }
 
+    /// The number of the task that is being polled.
+    #[inline]
+    pub(crate) fn running(&self) -> Option<u32> {
+        Some(self.running_index.get()).filter(|index| *index != NONE)
+    }
+
     /// Makes the running task ready again if `waker` is its own.
     #[inline]
     pub(crate) fn yield_running(&self, waker: &Waker) -> bool {

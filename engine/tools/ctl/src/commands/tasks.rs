@@ -18,6 +18,7 @@ pub(crate) fn run(cli: &Cli, with_pollers: bool) -> Result<(), CliError> {
                 t.state.clone(),
                 format!("{} ms", t.age_ms),
                 t.polls.to_string(),
+                stack(t),
                 t.started_at.clone(),
             ]
         };
@@ -28,6 +29,7 @@ pub(crate) fn run(cli: &Cli, with_pollers: bool) -> Result<(), CliError> {
             "STATE",
             "AGE",
             "POLLS",
+            "STACK",
             "STARTED AT",
         ];
         let tasks = table(&head, &list.tasks.iter().map(row).collect::<Vec<_>>());
@@ -37,6 +39,14 @@ pub(crate) fn run(cli: &Cli, with_pollers: bool) -> Result<(), CliError> {
             tasks
         }
     })
+}
+
+/// The deepest use and the size; nothing for one that has no stack of its own.
+fn stack(task: &keel::Task) -> String {
+    match task.stack_bytes {
+        0 => String::new(),
+        bytes => format!("{} of {} KiB", task.stack_deepest_bytes >> 10, bytes >> 10),
+    }
 }
 
 fn pollers(list: &keel::Tasks) -> String {
