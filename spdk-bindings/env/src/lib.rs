@@ -39,7 +39,7 @@ pub use dma::{
     Segment, SharedRegion,
 };
 pub use manual_clock::ManualClock;
-pub use notifier::{Notifier, drain_eventfd, ring_eventfd};
+pub use notifier::{Notifier, drain_eventfd, ring_eventfd, take_eventfd};
 pub use os_thread::{OsThread, OsThreadTimes};
 pub use pause::CpuPause;
 pub use stack_sample::{STACK_BYTES, SampleError, StackSample, sample_stack};

@@ -73,8 +73,13 @@ pub fn ring_eventfd(fd: impl AsFd) {
 
 /// Takes what an eventfd has counted, so that it is not readable any more; nothing when it is not.
 pub fn drain_eventfd(fd: impl AsFd) {
+    take_eventfd(fd);
+}
+
+/// As [`drain_eventfd`]; true when somebody had rung. The descriptor does not block.
+pub fn take_eventfd(fd: impl AsFd) -> bool {
     // EAGAIN: nothing was counted.
-    let _ = rustix::io::read(fd, &mut [0; 8]);
+    rustix::io::read(fd, &mut [0; 8]).is_ok()
 }
 
 #[cfg(test)]

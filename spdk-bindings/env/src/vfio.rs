@@ -3,6 +3,7 @@
 //! * [`VfioDevice`]: one device as a [`crate::DeviceBacking`] (SPDK: `lib/env_dpdk/pci.c` with DPDK's `pci_vfio.c`).
 //! * `container`: the group and container of a device, and its DMA mappings (type 1).
 //! * `sys`: the ioctls and their structures, from the kernel's `include/uapi/linux/vfio.h`.
+//! * `msix`: interrupt vectors, for threads that sleep.
 //! * `sigbus`: reads of a device that was pulled out answer ones instead of ending the process.
 //!
 //! I/O addresses are handed out by us from 4 GiB upwards, one mapping for each pool and range, whatever the process's own addresses are: they fit
@@ -11,6 +12,7 @@
 
 mod container;
 mod device;
+mod msix;
 mod sigbus;
 mod sys;
 

@@ -20,15 +20,19 @@ struct Space {
     next: u64,
     /// Length of each mapping, by I/O address.
     mapped: BTreeMap<u64, u64>,
-    /// Cut off: nothing is mapped any more, and nothing will be.
-    is_closed: bool,
+    /// Container and group; `None`: given back, nothing is mapped any more, and nothing will be.
+    fds: Option<Fds>,
+}
+
+struct Fds {
+    // Dropped in this order: the kernel forgets the mappings with the last of the two, and only then pools may go.
+    _group: OwnedFd,
+    container: File,
 }
 
 /// The address space of a device. The group's descriptor keeps it attached.
 pub(super) struct Container {
-    // Dropped in this order: the kernel forgets the mappings with the last of the two descriptors, and only then pools may go.
-    _group: OwnedFd,
-    fd: File,
+    // Dropped in this order: no pool goes while the kernel has it mapped.
     space: Mutex<Space>,
     pub(super) pools: IovaTable,
 }
@@ -36,12 +40,13 @@ pub(super) struct Container {
 impl Container {
     pub(super) fn new(fd: File, group: OwnedFd) -> Container {
         Container {
-            fd,
-            _group: group,
             space: Mutex::new(Space {
                 next: FIRST_IOVA,
                 mapped: BTreeMap::new(),
-                is_closed: false,
+                fds: Some(Fds {
+                    _group: group,
+                    container: fd,
+                }),
             }),
             pools: IovaTable::default(),
         }
@@ -57,9 +62,9 @@ impl Container {
     /// The range stays mapped in the process until [`Container::unmap`] has succeeded, or for ever (V2).
     unsafe fn map(&self, vaddr: u64, len: usize, align: usize) -> io::Result<u64> {
         let mut space = self.lock();
-        if space.is_closed {
+        let Some(fds) = &space.fds else {
             return Err(io::Error::other("the device was cut off from memory"));
-        }
+        };
         let full = || io::Error::other("the device's address space is full");
         let iova = space
             .next
@@ -67,7 +72,7 @@ impl Container {
             .ok_or_else(full)?;
         let end = iova.checked_add(len as u64).ok_or_else(full)?;
         // SAFETY: by the caller's promise.
-        unsafe { sys::map_dma(self.fd.as_fd(), vaddr, iova, len as u64) }?;
+        unsafe { sys::map_dma(fds.container.as_fd(), vaddr, iova, len as u64) }?;
         space.next = end;
         space.mapped.insert(iova, len as u64);
         Ok(iova)
@@ -76,29 +81,27 @@ impl Container {
     /// Takes one mapping away. True when the device does not reach it any more.
     fn unmap(&self, iova: u64) -> bool {
         let mut space = self.lock();
-        let Some(len) = space.mapped.get(&iova).copied() else {
+        let (Some(len), Some(fds)) = (space.mapped.get(&iova).copied(), &space.fds) else {
             // Taken away before, by `close`.
             return true;
         };
-        let gone = sys::unmap_dma(self.fd.as_fd(), iova, len).is_ok();
+        let gone = sys::unmap_dma(fds.container.as_fd(), iova, len).is_ok();
         if gone {
             space.mapped.remove(&iova);
         }
         gone
     }
 
-    /// Takes everything away, for good.
+    /// Takes everything away, for good, and gives the group back. After an error the rest stays mapped, and may be tried again.
     pub(super) fn close(&self) -> io::Result<()> {
-        let mut space = self.lock();
-        space.is_closed = true;
-        while let Some((iova, len)) = space
-            .mapped
-            .first_key_value()
-            .map(|(iova, len)| (*iova, *len))
-        {
-            sys::unmap_dma(self.fd.as_fd(), iova, len)?;
+        let mut guard = self.lock();
+        let space = &mut *guard;
+        let Some(fds) = &space.fds else { return Ok(()) };
+        while let Some((&iova, &len)) = space.mapped.first_key_value() {
+            sys::unmap_dma(fds.container.as_fd(), iova, len)?;
             space.mapped.remove(&iova);
         }
+        space.fds = None;
         Ok(())
     }
 

@@ -8,11 +8,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::container::Container;
+use super::msix::Msix;
 use super::sigbus::{Guard, Sentinel};
 use super::sys;
 use crate::mmio::MmioWindow;
@@ -37,14 +39,18 @@ pub struct VfioError {
     pub cure: String,
 }
 
-/// A PCI device that the kernel has lent to this process. `Send + Sync`. Dropping it gives it back.
+/// A PCI device that the kernel has lent to this process. `Send + Sync`. Isolating or dropping it gives it back.
 pub struct VfioDevice {
     address: String,
     numa_node: Option<u32>,
     registers: MmioWindow,
     sentinel: Sentinel,
     config_offset: u64,
-    fd: File,
+    /// `None`: given back.
+    fd: Mutex<Option<File>>,
+    msix: Option<Msix>,
+    /// Rung when the kernel wants the device back.
+    request: Option<OwnedFd>,
     container: Arc<Container>,
 }
 
@@ -72,9 +78,35 @@ impl VfioDevice {
             registers,
             sentinel,
             config_offset,
-            fd,
+            msix: None,
+            request: listen_for_request(&fd),
+            fd: Mutex::new(Some(fd)),
             container: Arc::new(Container::new(container, group)),
         })
+    }
+
+    /// With up to `vectors` MSI-X vectors, vector 0 counted in, for queues whose threads want to sleep. A device that has fewer, or none that can be
+    /// masked, has fewer.
+    #[must_use]
+    pub fn with_vectors(mut self, vectors: u16) -> VfioDevice {
+        let fd = self.lent();
+        let msix = fd
+            .as_ref()
+            .and_then(|fd| Msix::find(fd, self.config_offset, vectors, &self.registers));
+        drop(fd);
+        self.msix = msix;
+        self
+    }
+
+    fn lent(&self) -> MutexGuard<'_, Option<File>> {
+        self.fd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unsupported(&self, why: String) -> BackingError {
+        BackingError::Unsupported {
+            device: self.address.clone(),
+            why,
+        }
     }
 
     fn kernel_error(&self, action: &'static str, source: io::Error) -> BackingError {
@@ -255,6 +287,16 @@ impl Drop for Bar {
     }
 }
 
+/// An eventfd that the kernel rings when it wants the device back; `None` where it cannot.
+fn listen_for_request(fd: &File) -> Option<OwnedFd> {
+    if sys::irq_count(fd.as_fd(), sys::IRQ_REQUEST).ok()? == 0 {
+        return None;
+    }
+    let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).ok()?;
+    sys::set_irqs(fd.as_fd(), sys::IRQ_REQUEST, 0, &[Some(bell.as_fd())]).ok()?;
+    Some(bell)
+}
+
 fn map_bar0(fd: &File) -> io::Result<(MmioWindow, Sentinel)> {
     let region = sys::region(fd.as_fd(), sys::BAR0)?;
     if region.flags & sys::REGION_MMAP == 0 || region.size == 0 {
@@ -320,19 +362,29 @@ impl DeviceBacking for VfioDevice {
     }
 
     fn interrupt_vectors(&self) -> u16 {
-        // Vectors that cannot be masked cheaply are worse than polling.
-        0
+        self.msix.as_ref().map_or(0, Msix::vectors)
     }
 
     fn enable_interrupt(&self, vector: u16) -> Result<OwnedFd, BackingError> {
-        Err(BackingError::Unsupported {
-            device: self.address.clone(),
-            why: format!("interrupt vector {vector} is not available: queues are polled"),
-        })
+        let fd = self.lent();
+        let Some(fd) = &*fd else {
+            return Err(BackingError::Removed {
+                device: self.address.clone(),
+            });
+        };
+        let Some(msix) = self.msix.as_ref().filter(|msix| vector < msix.vectors()) else {
+            return Err(self.unsupported(format!(
+                "interrupt vector {vector} is not available: queues are polled"
+            )));
+        };
+        msix.enable(fd, vector)
+            .map_err(|error| self.kernel_error("switch an interrupt vector on", error))
     }
 
-    fn mask_interrupt(&self, _vector: u16, _masked: bool) -> bool {
-        false
+    fn mask_interrupt(&self, vector: u16, masked: bool) -> bool {
+        self.msix
+            .as_ref()
+            .is_some_and(|msix| msix.mask(&self.registers, vector, masked))
     }
 
     fn is_removed(&self) -> bool {
@@ -340,13 +392,20 @@ impl DeviceBacking for VfioDevice {
     }
 
     fn removal_fd(&self) -> Option<OwnedFd> {
-        None
+        self.request.as_ref()?.try_clone().ok()
     }
 
     fn isolate(&self) -> Result<(), BackingError> {
+        let mut fd = self.lent();
         // The IOMMU decides; without bus mastering a device that is still there does not even try.
-        if let Err(error) = set_command(&self.fd, self.config_offset, 0, BUS_MASTER) {
+        if let Some(fd) = &*fd
+            && let Err(error) = set_command(fd, self.config_offset, 0, BUS_MASTER)
+        {
             tracing::debug!(device = self.address, %error, "bus mastering could not be switched off");
+        }
+        // The kernel lets a device go, or others have it, when nobody has its registers mapped or open. The descriptor goes before its group.
+        if self.sentinel.retire() {
+            *fd = None;
         }
         self.container
             .close()

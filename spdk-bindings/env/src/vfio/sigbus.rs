@@ -75,6 +75,18 @@ impl Sentinel {
     pub(super) fn is_lost(&self) -> bool {
         RANGES[self.0].lost.load(Ordering::Relaxed) != 0
     }
+
+    /// Lets go of the device: its registers read as ones from now on, and nothing reaches it. False when the system has no memory for
+    /// that; then accesses still go to the device.
+    pub(super) fn retire(&self) -> bool {
+        let range = &RANGES[self.0];
+        let (start, len) = (
+            range.start.load(Ordering::Acquire),
+            range.len.load(Ordering::Acquire),
+        );
+        range.lost.store(1, Ordering::Relaxed);
+        replace(start, len)
+    }
 }
 
 impl Drop for Guard {
@@ -116,7 +128,7 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
         );
         if len != 0 && address >= start && address - start < len {
             range.lost.store(1, Ordering::Relaxed);
-            if replace(address & !(PAGE - 1)) {
+            if replace(address & !(PAGE - 1), PAGE) {
                 return;
             }
         }
@@ -124,13 +136,13 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
     pass_on(signal, info, context);
 }
 
-/// A page of ones in place of one that is gone.
-fn replace(page: usize) -> bool {
-    // SAFETY: S1: the page belongs to a BAR of ours that is gone; nobody holds references into it (W3 of mmio.rs), so it may be replaced.
+/// Pages of ones in place of those of a device that is gone, or given back.
+fn replace(start: usize, len: usize) -> bool {
+    // SAFETY: S1: the pages belong to a BAR of ours; nobody holds references into it (W3 of mmio.rs), so they may be replaced.
     let fresh = unsafe {
         libc::mmap(
-            page as *mut c_void,
-            PAGE,
+            start as *mut c_void,
+            len,
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
             -1,
@@ -140,8 +152,8 @@ fn replace(page: usize) -> bool {
     if fresh == libc::MAP_FAILED {
         return false;
     }
-    // SAFETY: just mapped, writable, a page long.
-    unsafe { ptr::write_bytes(fresh.cast::<u8>(), 0xff, PAGE) };
+    // SAFETY: just mapped, writable, `len` bytes long; no reference into it exists, and racing register accesses may see zeroes for a moment.
+    unsafe { ptr::write_bytes(fresh.cast::<u8>(), 0xff, len) };
     true
 }
 

@@ -26,6 +26,8 @@ pub(super) const TYPE1V2: c_ulong = 3;
 pub(super) const GROUP_VIABLE: u32 = 1;
 /// Region 0 is BAR 0.
 pub(super) const BAR0: u32 = 0;
+/// Regions 0 to 5 are BARs.
+pub(super) const BARS: u32 = 6;
 /// Region 7 is PCI configuration space.
 pub(super) const CONFIG: u32 = 7;
 /// The region can be mapped.
@@ -36,6 +38,20 @@ pub(super) const REGION_MMAP: u32 = 4;
 struct GroupStatus {
     argsz: u32,
     flags: u32,
+}
+
+/// MSI-X vectors.
+pub(super) const IRQ_MSIX: u32 = 2;
+/// The kernel wants the device back: it is to be removed, or given to another driver.
+pub(super) const IRQ_REQUEST: u32 = 4;
+
+#[repr(C)]
+#[derive(Default)]
+struct IrqInfo {
+    argsz: u32,
+    flags: u32,
+    index: u32,
+    count: u32,
 }
 
 /// Where a region lies in the device's descriptor.
@@ -133,6 +149,42 @@ pub(super) fn region(device: BorrowedFd<'_>, index: u32) -> io::Result<RegionInf
     // SAFETY: V1.
     unsafe { call(device, request(8), (&raw mut info) as c_ulong) }?;
     Ok(info)
+}
+
+/// VFIO_DEVICE_GET_IRQ_INFO: how many there are.
+pub(super) fn irq_count(device: BorrowedFd<'_>, index: u32) -> io::Result<u32> {
+    let mut info = IrqInfo {
+        argsz: size_of::<IrqInfo>() as u32,
+        index,
+        ..IrqInfo::default()
+    };
+    // SAFETY: V1.
+    unsafe { call(device, request(9), (&raw mut info) as c_ulong) }?;
+    Ok(info.count)
+}
+
+/// VFIO_DEVICE_SET_IRQS: which eventfd each interrupt from `start` on rings; none where there is none.
+pub(super) fn set_irqs(
+    device: BorrowedFd<'_>,
+    index: u32,
+    start: u32,
+    fds: &[Option<BorrowedFd<'_>>],
+) -> io::Result<()> {
+    const DATA_EVENTFD: u32 = 1 << 2;
+    const ACTION_TRIGGER: u32 = 1 << 5;
+    // The structure is five words and one for each descriptor.
+    let bytes = (5 + fds.len()) * 4;
+    let mut words = vec![
+        bytes as u32,
+        DATA_EVENTFD | ACTION_TRIGGER,
+        index,
+        start,
+        fds.len() as u32,
+    ];
+    let number = |fd: &Option<BorrowedFd<'_>>| fd.map_or(-1, |fd| fd.as_raw_fd()) as u32;
+    words.extend(fds.iter().map(number));
+    // SAFETY: V1: the words are the structure, `argsz` their size.
+    unsafe { call(device, request(10), words.as_ptr() as c_ulong) }.map(drop)
 }
 
 /// VFIO_IOMMU_MAP_DMA for reading and writing.
