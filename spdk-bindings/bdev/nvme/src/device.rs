@@ -31,6 +31,8 @@ pub struct DeviceHealth {
     pub troubles: Troubles,
     /// Why it does not take I/O, if it does not.
     pub failed: Option<String>,
+    /// It is gone: that is why.
+    pub removed: bool,
 }
 
 type MakeBdev = dyn Fn(&str, &Namespace) -> Arc<dyn Bdev> + Send + Sync;
@@ -43,6 +45,7 @@ pub struct NvmeDevice {
     firmware: String,
     namespaces: Vec<Namespace>,
     queue_pairs: usize,
+    write_cache: bool,
     make: Box<MakeBdev>,
     troubles: Box<dyn Fn() -> Troubles + Send + Sync>,
     asks: Mutex<Option<Sender<Ask>>>,
@@ -115,6 +118,7 @@ impl NvmeDevice {
             firmware: found.firmware,
             namespaces: found.namespaces,
             queue_pairs: pairs.count(),
+            write_cache,
             make: Box::new(make),
             troubles: Box::new(move || pairs.troubles()),
             asks: Mutex::new(Some(asks)),
@@ -158,6 +162,12 @@ impl NvmeDevice {
         self.queue_pairs
     }
 
+    /// Completed writes may be lost with the power until they are flushed.
+    #[must_use]
+    pub fn has_write_cache(&self) -> bool {
+        self.write_cache
+    }
+
     /// A namespace as a block device with a name of the caller's.
     ///
     /// # Errors
@@ -192,6 +202,7 @@ impl NvmeDevice {
     #[must_use]
     pub fn health(&self) -> DeviceHealth {
         let state = self.ask(Ask::State);
+        let removed = matches!(&state, Some(ControllerState::Failed(error)) if matches!(error.kind, NvmeErrorKind::Gone));
         let failed = match state {
             Some(ControllerState::Failed(error)) => Some(error.to_string()),
             Some(ControllerState::ShutDown) | None => {
@@ -208,6 +219,7 @@ impl NvmeDevice {
             smart,
             troubles: (self.troubles)(),
             failed,
+            removed,
         }
     }
 

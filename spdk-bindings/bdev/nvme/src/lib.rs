@@ -19,4 +19,5 @@ mod manager;
 mod namespace;
 
 pub use device::{DeviceHealth, NvmeDevice};
-pub use spdk_nvme::{Event, NvmeError, Options as DriverOptions};
+pub use nvme_spec::log::SmartLog;
+pub use spdk_nvme::{Event, Namespace, NvmeError, Options as DriverOptions, Troubles};

@@ -28,8 +28,16 @@ pub(crate) fn look_after<B: DeviceBacking>(
     mut tell: impl FnMut(Event),
 ) {
     let clock = Clock::tsc();
+    let removal = controller.backing().removal_fd();
     let mut leaving: Option<Option<Sender<()>>> = None;
     loop {
+        if removal.as_ref().is_some_and(spdk_env::take_eventfd) {
+            tracing::warn!(
+                device = controller.backing().address(),
+                "the kernel wants the device back: letting go of it"
+            );
+            controller.give_up_device();
+        }
         let state = controller.state();
         if over(&state) && leaving.is_some() {
             break;

@@ -1,6 +1,7 @@
 //! From a device in any state to one with queues: at attach and after each reset (Base 3.5.1, SPDK: `nvme_ctrlr.c`).
 
 use core::sync::atomic::Ordering;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nvme_spec::opcode::admin;
@@ -330,10 +331,7 @@ impl<B: DeviceBacking> Inner<B> {
         // Vector 0 is the admin queue's. Without masking, a queue that is polled would interrupt for every completion.
         let vector = id;
         let interrupt = if self.options.interrupts && vector < self.backing.interrupt_vectors() {
-            let fd = self.backing.enable_interrupt(vector)?;
-            self.backing
-                .mask_interrupt(vector, true)
-                .then_some((vector, fd))
+            self.interrupt(vector)
         } else {
             None
         };
@@ -347,6 +345,24 @@ impl<B: DeviceBacking> Inner<B> {
             lists,
             interrupt,
         ))
+    }
+
+    /// A vector that is masked until a thread wants to sleep. Without one the queue is polled, which always works.
+    fn interrupt(&self, vector: u16) -> Option<(u16, OwnedFd)> {
+        match self.backing.enable_interrupt(vector) {
+            Ok(fd) => self
+                .backing
+                .mask_interrupt(vector, true)
+                .then_some((vector, fd)),
+            Err(error) => {
+                tracing::warn!(
+                    device = self.address(),
+                    vector,
+                    "a queue is always polled, and its thread never sleeps while I/O is out: {error}"
+                );
+                None
+            }
+        }
     }
 
     /// Creates a queue pair on the device. Its queue pair here does not touch the memory meanwhile.

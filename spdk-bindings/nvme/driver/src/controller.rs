@@ -78,6 +78,8 @@ pub(crate) struct Inner<B: DeviceBacking> {
     pub(crate) identity: RefCell<Option<IdentifyController>>,
     pub(crate) namespaces: RefCell<Vec<Namespace>>,
     pub(crate) shutdown_wanted: Cell<bool>,
+    /// The owner says that the device is to go.
+    pub(crate) removal_wanted: Cell<bool>,
     /// Aborts at the device.
     pub(crate) aborts: Cell<u32>,
     /// A queue is being deleted and made anew.
@@ -151,6 +153,7 @@ impl<B: DeviceBacking> Controller<B> {
             identity: RefCell::default(),
             namespaces: RefCell::default(),
             shutdown_wanted: Cell::new(false),
+            removal_wanted: Cell::new(false),
             aborts: Cell::new(0),
             recycling: Cell::new(false),
             stopped: Cell::new(false),
@@ -282,6 +285,11 @@ impl<B: DeviceBacking> Controller<B> {
     /// [`ControllerState::ShutDown`].
     pub fn shut_down(&self) {
         self.inner.shutdown_wanted.set(true);
+    }
+
+    /// The device is about to be taken away ([`DeviceBacking::removal_fd`]): lets go of it, as if it were gone already. I/O that is out fails.
+    pub fn give_up_device(&self) {
+        self.inner.removal_wanted.set(true);
     }
 
     /// SMART / health log.
@@ -420,6 +428,7 @@ impl<B: DeviceBacking> QueuePairs<B> {
             retries: sum(|c| &c.retries),
             timeouts: sum(|c| &c.timeouts),
             nonsense: sum(|c| &c.nonsense),
+            lost: sum(|c| &c.lost),
         }
     }
 }
@@ -433,4 +442,6 @@ pub struct Troubles {
     pub timeouts: u64,
     /// Completions that made no sense.
     pub nonsense: u64,
+    /// Commands that failed because no abort and no reset brought them back in time.
+    pub lost: u64,
 }

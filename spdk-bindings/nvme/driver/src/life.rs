@@ -55,6 +55,10 @@ pub(crate) async fn live<B: DeviceBacking>(inner: Rc<Inner<B>>) {
 }
 
 impl<B: DeviceBacking> Inner<B> {
+    fn is_gone(&self) -> bool {
+        self.removal_wanted.get() || self.backing.is_removed()
+    }
+
     fn running(self: &Rc<Self>, generation: u32) {
         let Some(shared) = self.shared.get() else {
             return;
@@ -93,7 +97,7 @@ impl<B: DeviceBacking> Inner<B> {
                     .for_each(|queue| queue.wake());
             }
             let csts = self.registers().read32(register::CSTS);
-            if csts == register::ABSENT || self.backing.is_removed() {
+            if csts == register::ABSENT || self.is_gone() {
                 return Ending::Removed;
             }
             if self.shutdown_wanted.get() {
@@ -205,7 +209,7 @@ impl<B: DeviceBacking> Inner<B> {
                     "a thread does not let go of its queue: the reset waits for it"
                 );
             }
-            if self.backing.is_removed() {
+            if self.is_gone() {
                 return Err(NvmeErrorKind::Gone);
             }
             self.next_poll().await;

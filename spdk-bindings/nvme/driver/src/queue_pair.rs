@@ -509,6 +509,9 @@ impl<B: DeviceBacking> QueuePair<B> {
     fn command_failed(&mut self, number: u16, error: IoError) {
         let index = self.commands.slot(number).op;
         self.commands.release(number);
+        if error == IoError::TimedOut {
+            self.queue.counters.lost.fetch_add(1, Ordering::Relaxed);
+        }
         let op = &mut self.ops[index as usize];
         op.failure.get_or_insert(error);
         op.commands -= 1;

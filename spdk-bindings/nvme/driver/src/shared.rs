@@ -132,6 +132,7 @@ pub(crate) struct Counters {
     pub(crate) retries: AtomicU64,
     pub(crate) timeouts: AtomicU64,
     pub(crate) nonsense: AtomicU64,
+    pub(crate) lost: AtomicU64,
 }
 
 impl QueueShared {
