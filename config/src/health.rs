@@ -14,6 +14,11 @@ pub struct Health {
     /// `max_io_errs`).
     #[schemars(range(min = 0, max = 4_294_967_295u32))]
     pub max_io_errors: u32,
+
+    /// Reads of one device that met damaged data, since it was taken into use, beyond which it is evicted; 0 is no limit (DAOS:
+    /// `max_csum_errs`).
+    #[schemars(range(min = 0, max = 4_294_967_295u32))]
+    pub max_checksum_errors: u32,
 }
 
 impl Default for Health {
@@ -21,6 +26,7 @@ impl Default for Health {
         Health {
             auto_evict: true,
             max_io_errors: 10,
+            max_checksum_errors: 0,
         }
     }
 }

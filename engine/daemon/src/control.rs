@@ -45,7 +45,7 @@ async fn answer(engine: &Arc<Engine>, method: i32, body: &[u8]) -> Result<Vec<u8
         }
         methods::MODULES_LIST => report::modules(engine).encode_to_vec(),
         methods::METRICS => metrics(engine).await.encode_to_vec(),
-        methods::DEVICES => report::devices(engine).encode_to_vec(),
+        methods::DEVICES => report::devices(engine).await.encode_to_vec(),
         methods::DEVICE_SET_FAULTY => {
             let request: keel::DeviceSetFaulty = decode(body)?;
             engine

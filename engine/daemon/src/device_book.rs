@@ -1,75 +1,121 @@
 //! What the engine knows of its devices beside their I/O: the table on stable storage, states, health, eviction.
 //!
-//! Changes and the periodic look happen on a thread of their own, because they write files and ask devices. Reading is a lock away.
+//! Changes and the periodic look (`device_watch`) happen on a thread of their own, because they write files and ask devices. Reading is a
+//! lock away.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
+use bdev_nvme::{Event, NvmeDevice};
 use daos_errno::Der;
 use drpc_wire::keel;
 use engine_devices::{
-    AssignError, ChangeError, Criteria, DeviceTable, Kept, Monitor, Plugged, Record, Sample, State,
-    TableFile,
+    AssignError, Criteria, DeviceTable, Monitor, Plugged, Record, State, TableFile,
 };
-use spdk_bdev::{Op, Registry};
+use spdk_bdev::Registry;
 use spdk_ring::oneshot;
 use uuid::Uuid;
 
 use crate::error::BootError;
 use crate::ras::{DeviceEvent, Ras};
 
+/// For devices to say how they are.
+const LOOK_PATIENCE_NS: u64 = 2_000_000_000;
+
 /// A device that the configuration names, opened.
 pub(crate) struct Opened {
     pub(crate) plugged: Plugged,
-    /// Firmware revision; empty where it has none.
-    pub(crate) firmware: String,
+    /// The SSD that it is a namespace of.
+    pub(crate) ssd: Option<OnSsd>,
     /// It keeps its data: it belongs into the table.
     pub(crate) is_kept: bool,
 }
 
+/// A namespace of an SSD.
+#[derive(Clone)]
+pub(crate) struct OnSsd {
+    pub(crate) ssd: Arc<NvmeDevice>,
+    pub(crate) namespace: u32,
+    pub(crate) block_size: u32,
+}
+
 /// All that operators are shown about one device, without its size and I/O counters.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Description {
     pub(crate) state: &'static str,
     pub(crate) serial: String,
     pub(crate) model: String,
     pub(crate) firmware: String,
     pub(crate) reason: String,
+    pub(crate) namespace: u32,
+    pub(crate) write_cache: bool,
+    pub(crate) health: Option<keel::DeviceHealth>,
+    /// Troubles that were got over, or not.
+    pub(crate) counters: Vec<keel::Counter>,
 }
 
-enum Ask {
+/// What the book's thread is told and asked.
+pub(crate) enum Ask {
     SetFaulty(Uuid, oneshot::Sender<keel::Ack>),
     Replace(Uuid, Uuid, oneshot::Sender<keel::Ack>),
-    Look,
+    /// Somebody wants to know; answered when the devices were looked at.
+    Look(oneshot::Sender<()>),
+    /// Something happened to the SSD at this address.
+    Ssd(String, Event),
+    Stop,
 }
 
-struct Watched {
-    opened: Opened,
-    monitor: Monitor,
+/// A device of the configuration, watched.
+pub(crate) struct Watched {
+    pub(crate) opened: Opened,
+    pub(crate) monitor: Monitor,
+    /// Why it is not there any more; its targets are down until the next start.
+    pub(crate) gone: Option<String>,
+    /// What is in its slot again is told once.
+    pub(crate) slot: Slot,
+    /// When the SSD last answered, and what.
+    pub(crate) health: Option<keel::DeviceHealth>,
+    pub(crate) counters: Vec<keel::Counter>,
+    /// Failed I/Os at the last look.
+    pub(crate) failed: u64,
 }
 
-struct Inner {
-    table: DeviceTable,
-    devices: Vec<Watched>,
+/// The slot of an SSD that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// The system still shows what was there.
+    Leaving,
+    Empty,
+    /// Something is there again.
+    Taken,
 }
 
-struct Shared {
-    registry: Registry,
-    file: TableFile,
-    inner: Mutex<Inner>,
-    ras: Ras,
+pub(crate) struct Inner {
+    pub(crate) table: DeviceTable,
+    pub(crate) devices: Vec<Watched>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) registry: Registry,
+    pub(crate) file: TableFile,
+    pub(crate) inner: Mutex<Inner>,
+    pub(crate) ras: Ras,
 }
 
 /// The book, and the thread that keeps it. Any thread.
 pub(crate) struct DeviceBook {
     shared: Arc<Shared>,
-    asks: Mutex<Option<Sender<Ask>>>,
+    asks: Mutex<Sender<Ask>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl DeviceBook {
+    /// Where the book's thread will listen: SSDs have something to say before there is a book.
+    pub(crate) fn mailbox() -> (Sender<Ask>, Receiver<Ask>) {
+        channel()
+    }
+
     /// Compares the devices with the table, saves it if it changed, closes evicted devices to I/O, and starts watching.
     pub(crate) fn open(
         file: TableFile,
@@ -77,6 +123,7 @@ impl DeviceBook {
         devices: Vec<Opened>,
         criteria: Criteria,
         ras: Ras,
+        (asks, asked): (Sender<Ask>, Receiver<Ask>),
     ) -> Result<DeviceBook, BootError> {
         let mut table = file.load().map_err(BootError::cannot_use)?;
         let kept: Vec<Plugged> = devices
@@ -108,6 +155,11 @@ impl DeviceBook {
         let watch = |opened| Watched {
             opened,
             monitor: Monitor::new(criteria),
+            gone: None,
+            slot: Slot::Leaving,
+            health: None,
+            counters: Vec::new(),
+            failed: 0,
         };
         let inner = Inner {
             table,
@@ -119,7 +171,6 @@ impl DeviceBook {
             inner: Mutex::new(inner),
             ras,
         });
-        let (asks, asked) = channel();
         let own = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("keel_devices".to_owned())
@@ -127,7 +178,7 @@ impl DeviceBook {
             .map_err(BootError::system)?;
         Ok(DeviceBook {
             shared,
-            asks: Mutex::new(Some(asks)),
+            asks: Mutex::new(asks),
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -141,19 +192,30 @@ impl DeviceBook {
         let plugged = &device.opened.plugged;
         let record = inner.table.get(plugged.uuid);
         let state = if device.opened.is_kept {
-            inner.table.state(plugged.uuid, true)
+            inner.table.state(plugged.uuid, device.gone.is_none())
         } else {
             State::Normal
         };
+        let kept_reason = || record.map(|record| record.reason.clone());
+        let on_ssd = device.opened.ssd.as_ref();
+        let firmware = on_ssd.map_or("", |on| on.ssd.firmware());
         Description {
             state: state.as_str(),
             serial: plugged.serial.clone(),
             model: plugged.model.clone(),
-            firmware: device.opened.firmware.clone(),
-            reason: record
-                .map(|record| record.reason.clone())
-                .unwrap_or_default(),
+            firmware: firmware.to_owned(),
+            reason: device.gone.clone().or_else(kept_reason).unwrap_or_default(),
+            namespace: on_ssd.map_or(0, |on| on.namespace),
+            write_cache: on_ssd.is_some_and(|on| on.ssd.has_write_cache()),
+            health: device.health,
+            counters: device.counters.clone(),
         }
+    }
+
+    /// Bytes of the device that targets' shares are cut from: those that it had when they were put on it.
+    pub(crate) fn bytes_of(&self, uuid: Uuid) -> Option<u64> {
+        let inner = self.shared.lock();
+        inner.table.get(uuid).map(|record| record.bytes)
     }
 
     /// Devices in the table that are not plugged.
@@ -191,35 +253,31 @@ impl DeviceBook {
         }
     }
 
+    fn send(&self, ask: Ask) {
+        let asks = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
+        // A thread that is gone drops the question, and with it the way back.
+        let _ = asks.send(ask);
+    }
+
     async fn ask(&self, question: impl FnOnce(oneshot::Sender<keel::Ack>) -> Ask) -> keel::Ack {
         let (sender, answer) = oneshot::channel();
-        {
-            let asks = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(asks) = &*asks {
-                // A thread that is gone drops the question, and with it the sender.
-                let _ = asks.send(question(sender));
-            }
-        }
+        self.send(question(sender));
         answer
             .await
             .unwrap_or_else(|_| refused(Der::SHUTDOWN, "the engine is stopping".to_owned()))
     }
 
-    /// Somebody wants to know: looks at the devices now, not only when it is time.
-    pub(crate) fn look_now(&self) {
-        let asks = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(asks) = &*asks {
-            // A thread that is gone looks no more.
-            let _ = asks.send(Ask::Look);
-        }
+    /// Somebody wants to know: looks at the devices now, not only when it is time. Does not wait for one that does not answer.
+    pub(crate) async fn look_now(&self) {
+        let (sender, looked) = oneshot::channel();
+        self.send(Ask::Look(sender));
+        // What was known before is as good as it gets then.
+        let _ = spdk_thread::timeout(LOOK_PATIENCE_NS, looked).await;
     }
 
     /// Stops watching.
     pub(crate) fn stop(&self) {
-        self.asks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.send(Ask::Stop);
         if let Some(thread) = self
             .thread
             .lock()
@@ -232,7 +290,7 @@ impl DeviceBook {
     }
 }
 
-fn refused(der: Der, error: String) -> keel::Ack {
+pub(crate) fn refused(der: Der, error: String) -> keel::Ack {
     keel::Ack {
         status: der.neg(),
         error,
@@ -247,135 +305,7 @@ fn not_a_uuid(text: &str) -> keel::Ack {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn watch(&self, asked: &Receiver<Ask>) {
-        loop {
-            let calm = self
-                .lock()
-                .table
-                .records()
-                .iter()
-                .all(|record| record.state == Kept::Normal);
-            // Whoever asked may have gone away meanwhile.
-            match asked.recv_timeout(Duration::from_secs(Monitor::period(calm))) {
-                Ok(Ask::SetFaulty(uuid, answer)) => {
-                    drop(answer.send(self.set_faulty(uuid, "set faulty by an operator")))
-                }
-                Ok(Ask::Replace(old, new, answer)) => drop(answer.send(self.replace(old, new))),
-                Ok(Ask::Look) | Err(RecvTimeoutError::Timeout) => self.look(),
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-        }
-    }
-
-    /// Looks at every device that is in use.
-    fn look(&self) {
-        let mut verdicts = Vec::new();
-        let mut inner = self.lock();
-        let Inner { table, devices } = &mut *inner;
-        for device in devices.iter_mut().filter(|device| device.opened.is_kept) {
-            let plugged = &device.opened.plugged;
-            let Ok(health) = self.registry.health(&plugged.name) else {
-                continue;
-            };
-            let sample = Sample {
-                read_errors: health.of(Op::Read).errors,
-                write_errors: health.of(Op::Write).errors,
-                ..Sample::default()
-            };
-            if let Some(why) = device.monitor.look(sample)
-                && table.state(plugged.uuid, true) == State::Normal
-            {
-                verdicts.push((plugged.uuid, why.to_string()));
-            }
-        }
-        drop(inner);
-        for (uuid, why) in verdicts {
-            let done = self.set_faulty(uuid, &why);
-            if done.status != 0 {
-                tracing::error!(%uuid, "a faulty device stays in use: {}", done.error);
-            }
-        }
-    }
-
-    /// Changes the table, saves it, and only then takes it for true.
-    fn change<T>(
-        &self,
-        change: impl FnOnce(&mut DeviceTable) -> Result<T, ChangeError>,
-    ) -> Result<T, keel::Ack> {
-        let mut inner = self.lock();
-        let mut next = inner.table.clone();
-        let result = change(&mut next).map_err(|error| refused(error.der(), error.to_string()))?;
-        if next != inner.table {
-            self.file
-                .save(&next)
-                .map_err(|error| refused(Der::IO, error.to_string()))?;
-            inner.table = next;
-        }
-        Ok(result)
-    }
-
-    fn name_of(&self, uuid: Uuid) -> Option<String> {
-        let inner = self.lock();
-        let device = inner.devices.iter().find(|d| d.opened.plugged.uuid == uuid);
-        device.map(|device| device.opened.plugged.name.clone())
-    }
-
-    fn set_faulty(&self, uuid: Uuid, reason: &str) -> keel::Ack {
-        match self.change(|table| table.set_faulty(uuid, reason)) {
-            Ok(false) => keel::Ack::default(),
-            Ok(true) => {
-                if let Some(name) = self.name_of(uuid)
-                    && let Err(error) = self.registry.set_evicted(&name, true)
-                {
-                    tracing::error!(%error, "an evicted device was not found");
-                }
-                let text = format!("device {uuid} was evicted: {reason}");
-                self.ras
-                    .raise(DeviceEvent::SetFaulty, &uuid.to_string(), &text);
-                keel::Ack::default()
-            }
-            Err(refusal) => refusal,
-        }
-    }
-
-    fn replace(&self, old: Uuid, new: Uuid) -> keel::Ack {
-        let plugged = {
-            let inner = self.lock();
-            let known = inner
-                .devices
-                .iter()
-                .find(|d| d.opened.is_kept && d.opened.plugged.uuid == new);
-            known.map(|device| device.opened.plugged.clone())
-        };
-        let Some(plugged) = plugged else {
-            let error = ChangeError::NotPlugged(new);
-            return refused(error.der(), error.to_string());
-        };
-        if let Err(refusal) = self.change(|table| table.replace(old, &plugged)) {
-            return refusal;
-        }
-        for device in self
-            .lock()
-            .devices
-            .iter_mut()
-            .filter(|d| d.opened.plugged.uuid == new)
-        {
-            device.monitor.readmitted();
-        }
-        if let Err(error) = self.registry.set_evicted(&plugged.name, false) {
-            return refused(Der::NONEXIST, error.to_string());
-        }
-        let text = if old == new {
-            format!("device {new} is back in use")
-        } else {
-            format!("device {old} was replaced by {new}")
-        };
-        self.ras
-            .raise(DeviceEvent::Replaced, &new.to_string(), &text);
-        keel::Ack::default()
     }
 }

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use bdev_file::{FileBdev, FileOptions};
 use bdev_malloc::MallocBdev;
 use bdev_null::NullBdev;
-use bdev_nvme::NvmeDevice;
 use engine_config::{Backing, Config, Device};
 use engine_devices::{Plugged, TableFile};
 use spdk_bdev::{Bdev, Descriptor, Mode, Registry};
 
-use crate::device_book::{DeviceBook, Opened};
+use crate::device_book::{DeviceBook, OnSsd, Opened};
 use crate::error::BootError;
 use crate::ras::Ras;
 use crate::ssds::{self, Ssds};
@@ -40,13 +39,16 @@ impl Devices {
     /// Opens and locks every device, and makes sure that each target gets the one that holds its data; on an error those already open are
     /// closed. The storage directory is locked.
     pub(crate) fn open(config: &Config) -> Result<Devices, BootError> {
-        let ssds = Ssds::attach(config)?;
+        let mailbox = DeviceBook::mailbox();
+        let ssds = Ssds::attach(config, &mailbox.0)?;
         let registry = Registry::new();
         let mut descriptors = Vec::with_capacity(config.device.len());
+        let mut opened = Vec::with_capacity(config.device.len());
         let mut paths = Vec::with_capacity(config.device.len());
         for device in &config.device {
-            let bdev = open(device, &ssds)?;
+            let (bdev, on_ssd) = open(device, &ssds)?;
             paths.push((device.name.clone(), place(device)));
+            opened.push(describe(config, opened.len(), &*bdev, on_ssd));
             registry.register(bdev).map_err(BootError::cannot_use)?;
             descriptors.push(
                 registry
@@ -54,14 +56,19 @@ impl Devices {
                     .map_err(BootError::cannot_use)?,
             );
         }
-        let book = book(config, &registry, &descriptors, &ssds)?;
+        let file = TableFile::in_dir(&config.engine.storage_dir);
+        let ras = Ras::new(config.drpc.control_server.clone());
+        let criteria = wiring::criteria(config);
+        let book = DeviceBook::open(file, &registry, opened, criteria, ras, mailbox)?;
         let shares = config
             .placements()
             .iter()
             .map(|placement| {
                 let descriptor = descriptors[placement.device].clone();
                 let geometry = descriptor.geometry();
-                let bytes = placement.bytes(geometry.bytes());
+                // Of a device that grew the shares stay where they are.
+                let known = book.bytes_of(descriptor.bdev().uuid());
+                let bytes = placement.bytes(known.unwrap_or(geometry.bytes()));
                 let block = u64::from(geometry.block_size);
                 Share {
                     descriptor,
@@ -90,46 +97,26 @@ impl Devices {
     }
 }
 
-/// The table of devices against those that are open.
-fn book(
-    config: &Config,
-    registry: &Registry,
-    descriptors: &[Descriptor],
-    ssds: &Ssds,
-) -> Result<DeviceBook, BootError> {
+/// What the book is told of a device.
+fn describe(config: &Config, index: usize, bdev: &dyn Bdev, ssd: Option<OnSsd>) -> Opened {
     let placements = config.placements();
-    let opened = descriptors.iter().enumerate().map(|(index, descriptor)| {
-        let bdev = descriptor.bdev();
-        let ssd = match config.device[index].backing() {
-            Some(Backing::Nvme { address, .. }) => ssds.at(address),
-            _ => None,
-        };
-        let said = |what: fn(&NvmeDevice) -> &str| ssd.map_or("", |ssd| what(ssd)).to_owned();
-        let on_it = placements
-            .iter()
-            .filter(|placement| placement.device == index);
-        Opened {
-            plugged: Plugged {
-                uuid: bdev.uuid(),
-                name: bdev.name().to_owned(),
-                serial: said(NvmeDevice::serial),
-                model: said(NvmeDevice::model),
-                targets: on_it.map(|placement| placement.target).collect(),
-                lasting: bdev.driver() == "nvme",
-            },
-            firmware: said(NvmeDevice::firmware),
-            is_kept: matches!(bdev.driver(), "file" | "nvme"),
-        }
-    });
-    let file = TableFile::in_dir(&config.engine.storage_dir);
-    let ras = Ras::new(config.drpc.control_server.clone());
-    DeviceBook::open(
-        file,
-        registry,
-        opened.collect(),
-        wiring::criteria(config),
-        ras,
-    )
+    let on_it = placements
+        .iter()
+        .filter(|placement| placement.device == index);
+    let said = |what: fn(&OnSsd) -> &str| ssd.as_ref().map_or("", what).to_owned();
+    Opened {
+        plugged: Plugged {
+            uuid: bdev.uuid(),
+            name: bdev.name().to_owned(),
+            serial: said(|on| on.ssd.serial()),
+            model: said(|on| on.ssd.model()),
+            targets: on_it.map(|placement| placement.target).collect(),
+            bytes: bdev.geometry().bytes(),
+            lasting: bdev.driver() == "nvme",
+        },
+        is_kept: matches!(bdev.driver(), "file" | "nvme"),
+        ssd,
+    }
 }
 
 /// Where a device is, for operators.
@@ -141,7 +128,7 @@ fn place(device: &Device) -> String {
     }
 }
 
-fn open(device: &Device, ssds: &Ssds) -> Result<Arc<dyn Bdev>, BootError> {
+fn open(device: &Device, ssds: &Ssds) -> Result<(Arc<dyn Bdev>, Option<OnSsd>), BootError> {
     let block = device.block_size();
     let blocks = |bytes: u64| bytes / u64::from(block);
     let backing = device.backing().ok_or_else(|| {
@@ -150,12 +137,13 @@ fn open(device: &Device, ssds: &Ssds) -> Result<Arc<dyn Bdev>, BootError> {
             device.name
         ))
     })?;
-    Ok(match backing {
+    let bdev: Arc<dyn Bdev> = match backing {
         Backing::Nvme { address, namespace } => {
             let ssd = ssds
                 .at(address)
                 .ok_or_else(|| BootError::software(format!("SSD {address} was not attached")))?;
-            ssds::namespace(ssd, &device.name, namespace)?
+            let (bdev, on) = ssds::namespace(ssd, &device.name, namespace)?;
+            return Ok((bdev, Some(on)));
         }
         Backing::File { path, create } => {
             let options = FileOptions {
@@ -169,5 +157,6 @@ fn open(device: &Device, ssds: &Ssds) -> Result<Arc<dyn Bdev>, BootError> {
             MallocBdev::new(&device.name, block, blocks(size.0)).map_err(BootError::system)?,
         ),
         Backing::Null { size } => Arc::new(NullBdev::new(&device.name, block, blocks(size.0))),
-    })
+    };
+    Ok((bdev, None))
 }

@@ -9,6 +9,8 @@ mod cli;
 mod control;
 mod cores;
 mod device_book;
+mod device_health;
+mod device_watch;
 mod devices;
 mod error;
 mod events;

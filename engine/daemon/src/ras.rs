@@ -16,7 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeviceEvent {
     SetFaulty,
+    MediaError,
     Unplugged,
+    Plugged,
     Replaced,
 }
 
@@ -25,6 +27,8 @@ impl DeviceEvent {
     fn facts(self) -> (u32, &'static str, u32) {
         match self {
             DeviceEvent::SetFaulty => (20, "device_set_faulty", event::SEVERITY_ERROR),
+            DeviceEvent::MediaError => (21, "device_media_error", event::SEVERITY_ERROR),
+            DeviceEvent::Plugged => (23, "device_plugged", event::SEVERITY_NOTICE),
             DeviceEvent::Unplugged => (22, "device_unplugged", event::SEVERITY_WARNING),
             DeviceEvent::Replaced => (24, "device_replace", event::SEVERITY_NOTICE),
         }

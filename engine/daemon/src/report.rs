@@ -60,7 +60,8 @@ fn targets(engine: &Engine) -> Vec<keel::Target> {
 /// A target is as good as its device.
 fn target_state(engine: &Engine, share: &crate::devices::Share) -> &'static str {
     let known = engine.devices.book.describe(share.descriptor.name());
-    if known.state == State::Evicted.as_str() {
+    let is_down = [State::Evicted, State::Unplugged].map(State::as_str);
+    if is_down.contains(&known.state) {
         "down"
     } else {
         "up"
@@ -137,8 +138,8 @@ pub(crate) fn modules(engine: &Engine) -> keel::ModulesList {
     }
 }
 
-pub(crate) fn devices(engine: &Engine) -> keel::Devices {
-    engine.devices.book.look_now();
+pub(crate) async fn devices(engine: &Engine) -> keel::Devices {
+    engine.devices.book.look_now().await;
     let devices = engine.devices.registry.list().into_iter().map(|bdev| {
         let geometry = bdev.geometry();
         let known = engine.devices.book.describe(bdev.name());
@@ -156,11 +157,14 @@ pub(crate) fn devices(engine: &Engine) -> keel::Devices {
             num_blocks: geometry.num_blocks,
             targets: engine.devices.targets_of(bdev.name()),
             state: known.state.to_owned(),
-            counters: counters(engine, bdev.name()),
+            counters: [counters(engine, bdev.name()), known.counters].concat(),
             serial: known.serial,
             model: known.model,
             firmware: known.firmware,
             reason: known.reason,
+            health: known.health,
+            volatile_write_cache: known.write_cache,
+            namespace: known.namespace,
         }
     });
     let missing = engine

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use bdev_nvme::{DriverOptions, NvmeDevice};
 use engine_config::{Backing, Config};
 use spdk_bdev::Bdev;
 use spdk_env::VfioDevice;
 
+use crate::device_book::{Ask, OnSsd};
 use crate::error::BootError;
 
 /// I/Os of one target at its SSD; also bounds the commands, so that a queue never fills.
@@ -22,12 +24,15 @@ pub(crate) struct Ssds {
 impl Ssds {
     /// Takes every SSD of the configuration and brings it up, all at once: each may take seconds. After an error those that came up are
     /// shut down again.
-    pub(crate) fn attach(config: &Config) -> Result<Ssds, BootError> {
+    pub(crate) fn attach(config: &Config, book: &Sender<Ask>) -> Result<Ssds, BootError> {
         let wanted = targets_by_address(config);
         let attached = std::thread::scope(|scope| {
             let coming: Vec<_> = wanted
                 .iter()
-                .map(|(address, targets)| scope.spawn(move || attach(address, *targets)))
+                .map(|(address, targets)| {
+                    let book = book.clone();
+                    scope.spawn(move || attach(address, *targets, book))
+                })
                 .collect();
             let came: Vec<_> = coming
                 .into_iter()
@@ -71,7 +76,7 @@ fn targets_by_address(config: &Config) -> BTreeMap<&str, u16> {
     wanted
 }
 
-fn attach(address: &str, targets: u16) -> Result<Arc<NvmeDevice>, BootError> {
+fn attach(address: &str, targets: u16, book: Sender<Ask>) -> Result<Arc<NvmeDevice>, BootError> {
     let backing = Arc::new(VfioDevice::open_nvme(address).map_err(BootError::cannot_use)?);
     let options = DriverOptions {
         queue_pairs: targets,
@@ -81,7 +86,8 @@ fn attach(address: &str, targets: u16) -> Result<Arc<NvmeDevice>, BootError> {
     };
     let own = address.to_owned();
     let ssd = NvmeDevice::attach(backing, &options, move |event| {
-        tracing::warn!(ssd = own, ?event, "SSD");
+        // After the book was closed there is nobody to tell.
+        let _ = book.send(Ask::Ssd(own.clone(), event));
     })
     .map_err(BootError::cannot_use)?;
     let granted = ssd.queue_pairs();
@@ -97,6 +103,7 @@ fn attach(address: &str, targets: u16) -> Result<Arc<NvmeDevice>, BootError> {
         model = ssd.model(),
         firmware = ssd.firmware(),
         queue_pairs = granted,
+        volatile_write_cache = ssd.has_write_cache(),
         "SSD attached"
     );
     Ok(Arc::new(ssd))
@@ -104,10 +111,10 @@ fn attach(address: &str, targets: u16) -> Result<Arc<NvmeDevice>, BootError> {
 
 /// A namespace as a block device.
 pub(crate) fn namespace(
-    ssd: &NvmeDevice,
+    ssd: &Arc<NvmeDevice>,
     name: &str,
     number: Option<u32>,
-) -> Result<Arc<dyn Bdev>, BootError> {
+) -> Result<(Arc<dyn Bdev>, OnSsd), BootError> {
     let number = match (number, ssd.namespaces()) {
         (Some(number), _) => number,
         (None, [only]) => only.nsid,
@@ -126,7 +133,13 @@ pub(crate) fn namespace(
             )));
         }
     };
-    ssd.bdev(name, number).map_err(BootError::cannot_use)
+    let bdev = ssd.bdev(name, number).map_err(BootError::cannot_use)?;
+    let on = OnSsd {
+        ssd: Arc::clone(ssd),
+        namespace: number,
+        block_size: bdev.geometry().block_size,
+    };
+    Ok((bdev, on))
 }
 
 #[cfg(test)]

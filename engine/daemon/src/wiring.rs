@@ -34,7 +34,7 @@ pub(crate) fn criteria(config: &Config) -> Criteria {
     Criteria {
         enabled: config.health.auto_evict,
         max_io_errs: config.health.max_io_errors.into(),
-        ..Criteria::default()
+        max_csum_errs: config.health.max_checksum_errors.into(),
     }
 }
 

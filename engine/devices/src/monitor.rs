@@ -31,9 +31,9 @@ pub struct Sample {
     pub write_errors: u64,
     /// Blocks whose checksum was wrong.
     pub checksum_errors: u64,
-    /// I/Os that did not complete in time and were not saved by abort and reset.
-    pub stalled: bool,
-    /// The controller was given up or its device is gone.
+    /// I/Os that did not complete in time and were not saved by abort and reset, and controllers given up.
+    pub stalled: u64,
+    /// The device is gone.
     pub gone: bool,
 }
 
@@ -89,10 +89,10 @@ impl Monitor {
         if now.gone {
             return None;
         }
-        if now.stalled {
+        let since = |now: u64, base: u64| now.saturating_sub(base);
+        if since(now.stalled, self.base.stalled) > 0 {
             return Some(Faulty::Stalled);
         }
-        let since = |now: u64, base: u64| now.saturating_sub(base);
         let errors = since(now.read_errors, self.base.read_errors)
             .saturating_add(since(now.write_errors, self.base.write_errors));
         let Criteria {

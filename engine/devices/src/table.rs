@@ -22,6 +22,9 @@ pub struct Record {
     pub model: String,
     /// Targets whose data it holds, ascending.
     pub targets: Vec<u32>,
+    /// Bytes that it had when the targets were put on it: their shares are parts of these, whatever it grows to. 0 in tables of before.
+    #[serde(default)]
+    pub bytes: u64,
     /// Its state.
     pub state: Kept,
     /// Why it is faulty; empty while it is normal.
@@ -41,6 +44,8 @@ pub struct Plugged {
     pub model: String,
     /// Targets that the configuration puts on it.
     pub targets: Vec<u32>,
+    /// Its size in bytes.
+    pub bytes: u64,
     /// True when its uuid is its own for life (NVMe). That of a file is made of file system and inode numbers and may change: then the
     /// device of the same name is taken to be the same.
     pub lasting: bool,
@@ -77,6 +82,21 @@ pub enum AssignError {
         first: String,
         /// The other.
         second: String,
+    },
+    /// A device has fewer bytes than its targets' shares were cut from.
+    #[error(
+        "device `{name}` ({uuid}) has {bytes} bytes and had {recorded} when targets were put on it: their data may lie beyond its end; give it its size again, or, \
+         if the data is lost, say so with `keel devices set-faulty {uuid} --storage-dir DIR`"
+    )]
+    Shrunk {
+        /// Which.
+        uuid: Uuid,
+        /// Its name.
+        name: String,
+        /// Bytes now.
+        bytes: u64,
+        /// Bytes then.
+        recorded: u64,
     },
     /// [`MAX_RECORDS`].
     #[error("the table of devices is full ({MAX_RECORDS} records, all with targets)")]
@@ -170,7 +190,7 @@ impl DeviceTable {
             for target in &device.targets {
                 next.assign(*target, device)?;
             }
-            next.refresh(device);
+            next.refresh(device)?;
         }
         let changed = next != *self;
         *self = next;
@@ -216,6 +236,9 @@ impl DeviceTable {
                 .for_each(|record| record.targets.retain(|other| *other != target));
         }
         let record = self.record_of(device)?;
+        if record.targets.is_empty() {
+            record.bytes = device.bytes;
+        }
         record.targets.push(target);
         record.targets.sort_unstable();
         Ok(())
@@ -243,6 +266,7 @@ impl DeviceTable {
             serial: device.serial.clone(),
             model: device.model.clone(),
             targets: Vec::new(),
+            bytes: device.bytes,
             state: Kept::Normal,
             reason: String::new(),
         });
@@ -250,7 +274,7 @@ impl DeviceTable {
         Ok(&mut self.records[last])
     }
 
-    fn refresh(&mut self, device: &Plugged) {
+    fn refresh(&mut self, device: &Plugged) -> Result<(), AssignError> {
         if let Some(record) = self
             .records
             .iter_mut()
@@ -259,7 +283,19 @@ impl DeviceTable {
             record.name.clone_from(&device.name);
             record.serial.clone_from(&device.serial);
             record.model.clone_from(&device.model);
+            if record.bytes == 0 {
+                record.bytes = device.bytes;
+            }
+            if device.bytes < record.bytes && record.state == Kept::Normal {
+                return Err(AssignError::Shrunk {
+                    uuid: device.uuid,
+                    name: device.name.clone(),
+                    bytes: device.bytes,
+                    recorded: record.bytes,
+                });
+            }
         }
+        Ok(())
     }
 
     /// Takes a device out of use (DAOS: `DEV_SET_FAULTY`, and automatic faulting). False when it was faulty before: the first reason stands.
@@ -303,6 +339,9 @@ impl DeviceTable {
         }
         // There is room: the old one has no targets now.
         if let Ok(record) = next.record_of(new) {
+            if old != new.uuid {
+                record.bytes = new.bytes;
+            }
             record.targets = targets;
             record.state = Kept::Normal;
             record.reason.clear();

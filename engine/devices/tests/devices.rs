@@ -15,6 +15,7 @@ fn device(id: u128, targets: &[u32]) -> Plugged {
         serial: format!("S{id}"),
         model: "m".into(),
         targets: targets.into(),
+        bytes: 1 << 30,
         lasting: true,
     }
 }
@@ -249,7 +250,7 @@ fn a_device_is_faulty_by_daos_criteria() {
     };
     assert_eq!(Monitor::new(off).look(errors(1000, 1000)), None);
     let stalled = Sample {
-        stalled: true,
+        stalled: 1,
         ..Sample::default()
     };
     assert_eq!(Monitor::new(off).look(stalled), Some(Faulty::Stalled));
@@ -290,4 +291,31 @@ proptest! {
         file.save(&table).unwrap();
         prop_assert_eq!(file.load().unwrap(), table);
     }
+}
+
+#[test]
+fn a_device_that_grew_keeps_its_shares_and_one_that_shrank_is_refused() {
+    let mut table = DeviceTable::default();
+    assert_eq!(table.reconcile(&[device(1, &[0, 1])]), Ok(true));
+    let sized = |bytes| Plugged {
+        bytes,
+        ..device(1, &[0, 1])
+    };
+    assert_eq!(table.reconcile(&[sized(2 << 30)]), Ok(false));
+    assert_eq!(table.records()[0].bytes, 1 << 30);
+    let error = table.reconcile(&[sized(1 << 20)]).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("device `d1` (00000000-0000-0000-0000-000000000001) has 1048576 bytes and had 1073741824"),
+        "{error}"
+    );
+    // Lost with its data: a smaller one may take its place.
+    table.set_faulty(Uuid::from_u128(1), "lost").unwrap();
+    let smaller = Plugged {
+        bytes: 1 << 20,
+        ..device(2, &[0, 1])
+    };
+    assert_eq!(table.reconcile(&[smaller]), Ok(true));
+    assert_eq!(table.get(Uuid::from_u128(2)).unwrap().bytes, 1 << 20);
 }

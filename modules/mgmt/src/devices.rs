@@ -114,8 +114,29 @@ fn healthy(device: &Device, space: &[wire::TargetSpace]) -> BioHealthResp {
         counter.map_or(0, |c| u32::try_from(c.value).unwrap_or(u32::MAX))
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let smart = device.health.unwrap_or_default();
+    let warns = |bit: u32| smart.critical_warning & 1 << bit != 0;
     BioHealthResp {
-        timestamp: now.map_or(0, |since| since.as_secs()),
+        timestamp: match smart.read_at {
+            0 => now.map_or(0, |since| since.as_secs()),
+            read_at => read_at,
+        },
+        warn_temp_time: smart.warning_temp_minutes,
+        crit_temp_time: smart.critical_temp_minutes,
+        ctrl_busy_time: smart.busy_minutes,
+        power_cycles: smart.power_cycles,
+        power_on_hours: smart.power_on_hours,
+        unsafe_shutdowns: smart.unsafe_shutdowns,
+        media_errs: smart.media_errors,
+        err_log_entries: smart.error_log_entries,
+        temperature: smart.temperature,
+        host_reads_raw: smart.host_reads,
+        host_bytes_written: smart.bytes_written,
+        percentage_used: smart.percentage_used,
+        avail_spare_warn: warns(0),
+        temp_warn: warns(1),
+        read_only_warn: warns(3),
+        volatile_mem_warn: warns(4),
         dev_uuid: device.uuid.clone(),
         total_bytes: total_bytes(device),
         avail_bytes: avail_bytes(device, space),
@@ -124,7 +145,7 @@ fn healthy(device: &Device, space: &[wire::TargetSpace]) -> BioHealthResp {
         bio_write_errs: count("write_errors"),
         bio_unmap_errs: count("unmap_errors"),
         checksum_errs: count("checksum_errors"),
-        dev_reliability_warn: device.state == "evicted",
+        dev_reliability_warn: device.state == "evicted" || warns(2),
         ..BioHealthResp::default()
     }
 }
@@ -163,6 +184,7 @@ fn smd_device(device: &Device, rank: u32, space: &[wire::TargetSpace]) -> SmdDev
             dev_state: state.into(),
             ..NvmeController::default()
         }),
+        ctrlr_namespace_id: device.namespace,
         ..SmdDevice::default()
     }
 }
@@ -183,7 +205,7 @@ fn avail_bytes(device: &Device, space: &[wire::TargetSpace]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::{healthy, smd_device, total_bytes};
-    use crate::proto::keel::{Counter, Device};
+    use crate::proto::keel::{Counter, Device, DeviceHealth};
     use obj_proto::wire::TargetSpace;
 
     fn sample() -> (Device, Vec<TargetSpace>) {
@@ -198,6 +220,13 @@ mod tests {
             targets: vec![0, 2],
             state: "evicted".into(),
             counters,
+            health: Some(DeviceHealth {
+                read_at: 7,
+                critical_warning: 0b1010,
+                temperature: 350,
+                media_errors: 4,
+                ..DeviceHealth::default()
+            }),
             ..Device::default()
         };
         let target = |target, device_free| TargetSpace {
@@ -225,6 +254,19 @@ mod tests {
         let health = healthy(&device, &space);
         assert_eq!((health.bio_read_errs, health.bio_write_errs), (u32::MAX, 0));
         assert!(health.dev_reliability_warn);
+        assert_eq!(
+            (health.timestamp, health.temperature, health.media_errs),
+            (7, 350, 4)
+        );
+        assert_eq!(
+            (
+                health.avail_spare_warn,
+                health.temp_warn,
+                health.read_only_warn,
+                health.volatile_mem_warn
+            ),
+            (false, true, true, false)
+        );
         assert_eq!(health.total_bytes, total_bytes(&device));
     }
 }

@@ -158,7 +158,7 @@ impl Metrics {
             gets: counter("gets", "objects and pieces read"),
             bytes_in: counter("bytes_in", "bytes of data stored"),
             bytes_out: counter("bytes_out", "bytes of data read"),
-            damaged: counter("damaged", "reads that met damaged data"),
+            damaged: counter("checksum_errors", "reads that met damaged data"),
             reclaimed: counter(
                 "reclaimed",
                 "versions dropped after replacement, removal or abort",

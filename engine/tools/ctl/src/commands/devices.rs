@@ -74,31 +74,150 @@ fn devices_text(list: &keel::Devices) -> String {
             size,
             d.block_size.to_string(),
             targets.join(","),
+            d.serial.clone(),
             d.uuid.clone(),
             d.path.clone(),
         ]
     };
     table(
         &[
-            "NAME", "DRIVER", "STATE", "SIZE", "BLOCK", "TARGETS", "UUID", "PATH",
+            "NAME", "DRIVER", "STATE", "SIZE", "BLOCK", "TARGETS", "SERIAL", "UUID", "PATH",
         ],
         &list.devices.iter().map(row).collect::<Vec<_>>(),
-    )
+    ) + &notes(list)
+}
+
+/// What is wrong, below the table.
+fn notes(list: &keel::Devices) -> String {
+    let wrong = list.devices.iter().filter(|d| !d.reason.is_empty());
+    wrong
+        .map(|d| format!("{}: {}: {}\n", d.name, d.state, d.reason))
+        .collect()
 }
 
 fn health_text(list: &keel::Devices) -> String {
     let rows = list.devices.iter().flat_map(|d| {
-        d.counters.iter().map(|c| {
-            vec![
-                d.name.clone(),
-                d.state.clone(),
-                c.name.clone(),
-                c.value.to_string(),
-            ]
-        })
+        let counters = d
+            .counters
+            .iter()
+            .map(|c| (c.name.clone(), c.value.to_string()));
+        let said = ssd(d)
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value));
+        said.chain(counters)
+            .map(|(name, value)| vec![d.name.clone(), d.state.clone(), name, value])
+            .collect::<Vec<_>>()
     });
     table(
         &["NAME", "STATE", "COUNTER", "VALUE"],
         &rows.collect::<Vec<_>>(),
-    )
+    ) + &notes(list)
+}
+
+/// What an SSD is and says about itself.
+fn ssd(d: &keel::Device) -> Vec<(&'static str, String)> {
+    if d.driver != "nvme" {
+        return Vec::new();
+    }
+    let mut rows = vec![
+        ("model", d.model.clone()),
+        ("serial", d.serial.clone()),
+        ("firmware", d.firmware.clone()),
+        ("namespace", d.namespace.to_string()),
+        (
+            "volatile_write_cache",
+            if d.volatile_write_cache { "yes" } else { "no" }.to_owned(),
+        ),
+    ];
+    let Some(smart) = &d.health else { return rows };
+    let celsius = i64::from(smart.temperature) - 273;
+    rows.extend([
+        ("critical_warning", warnings(smart.critical_warning)),
+        ("temperature", format!("{celsius} C")),
+        (
+            "available_spare",
+            format!(
+                "{} % (threshold {} %)",
+                smart.available_spare, smart.spare_threshold
+            ),
+        ),
+        ("percentage_used", format!("{} %", smart.percentage_used)),
+        ("bytes_read", bytes(smart.bytes_read)),
+        ("bytes_written", bytes(smart.bytes_written)),
+        ("host_reads", smart.host_reads.to_string()),
+        ("host_writes", smart.host_writes.to_string()),
+        ("busy_minutes", smart.busy_minutes.to_string()),
+        ("power_cycles", smart.power_cycles.to_string()),
+        ("power_on_hours", smart.power_on_hours.to_string()),
+        ("unsafe_shutdowns", smart.unsafe_shutdowns.to_string()),
+        ("media_errors", smart.media_errors.to_string()),
+        ("error_log_entries", smart.error_log_entries.to_string()),
+        (
+            "warning_temp_minutes",
+            smart.warning_temp_minutes.to_string(),
+        ),
+        (
+            "critical_temp_minutes",
+            smart.critical_temp_minutes.to_string(),
+        ),
+    ]);
+    rows
+}
+
+/// The bits of the critical warning (NVMe Base 5.16.1.3).
+fn warnings(bits: u32) -> String {
+    let names = [
+        "spare",
+        "temperature",
+        "unreliable",
+        "read-only",
+        "backup",
+        "pmr",
+    ];
+    let set = names.iter().enumerate();
+    let set: Vec<&str> = set
+        .filter(|(bit, _)| bits & 1 << bit != 0)
+        .map(|(_, name)| *name)
+        .collect();
+    if set.is_empty() {
+        return "none".to_owned();
+    }
+    set.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ssd_shows_what_it_says_and_why_it_is_down() {
+        let device = keel::Device {
+            name: "ssd0".into(),
+            driver: "nvme".into(),
+            state: "unplugged".into(),
+            reason: "it was removed".into(),
+            model: "M".into(),
+            serial: "S1".into(),
+            namespace: 1,
+            health: Some(keel::DeviceHealth {
+                critical_warning: 0b110,
+                temperature: 323,
+                ..keel::DeviceHealth::default()
+            }),
+            ..keel::Device::default()
+        };
+        let list = keel::Devices {
+            devices: vec![device],
+        };
+        let health = health_text(&list);
+        for line in [
+            "ssd0  unplugged  temperature",
+            "ssd0  unplugged  critical_warning",
+            "ssd0: unplugged: it was removed",
+        ] {
+            assert!(health.contains(line), "{health}");
+        }
+        assert!(health.contains(" 50 C") && health.contains("temperature, unreliable"));
+        assert!(devices_text(&list).contains("ssd0: unplugged: it was removed"));
+    }
 }
