@@ -24,5 +24,5 @@ mod primitive;
 pub mod spsc;
 
 pub use doorbell::Doorbell;
-pub use marker::{Marker, Unit, UnitKind, UnitName};
+pub use marker::{Marker, PackedStr, Unit, UnitKind, UnitName};
 pub use message::Message;

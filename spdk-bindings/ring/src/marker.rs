@@ -48,8 +48,38 @@ pub struct Unit {
     pub sequence: u8,
 }
 
-/// Kind and name of a unit in one word, made once: address of the name (48 bits), its length (8), kind (2), and room for
-/// a sequence number (6).
+/// A static text in one word, at most 255 bytes of it: its address (48 bits) and its length (8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackedStr(u64);
+
+impl PackedStr {
+    /// Packs it.
+    #[must_use]
+    #[inline]
+    pub fn new(text: &'static str) -> PackedStr {
+        let address = text.as_ptr().expose_provenance() as u64;
+        debug_assert!(address >> LENGTH == 0, "M2");
+        let length = (text.len() as u64).min(255);
+        PackedStr(address | length << LENGTH)
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn get(self) -> &'static str {
+        let length = ((self.0 >> LENGTH) & 255) as usize;
+        let address = (self.0 & ((1 << LENGTH) - 1)) as usize;
+        let start = std::ptr::with_exposed_provenance::<u8>(address);
+        // SAFETY: M1, M2: the address of a static text that is at least `length` bytes long.
+        let bytes = unsafe { std::slice::from_raw_parts(start, length) };
+        // A long text may be cut inside of a character.
+        match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(cut) => std::str::from_utf8(&bytes[..cut.valid_up_to()]).unwrap_or(""),
+        }
+    }
+}
+
+/// Kind and name of a unit in one word, made once: the name (56 bits), kind (2), and room for a sequence number (6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnitName(u64);
 
@@ -58,10 +88,7 @@ impl UnitName {
     #[must_use]
     #[inline]
     pub fn new(kind: UnitKind, name: &'static str) -> UnitName {
-        let address = name.as_ptr().expose_provenance() as u64;
-        debug_assert!(address >> LENGTH == 0, "M2");
-        let length = (name.len() as u64).min(255);
-        UnitName(address | length << LENGTH | (kind as u64) << KIND)
+        UnitName(PackedStr::new(name).0 | (kind as u64) << KIND)
     }
 }
 
@@ -112,19 +139,9 @@ impl Marker {
             1 => UnitKind::Poller,
             _ => UnitKind::Task,
         };
-        let length = ((word >> LENGTH) & 255) as usize;
-        let address = (word & ((1 << LENGTH) - 1)) as usize;
-        let start = std::ptr::with_exposed_provenance::<u8>(address);
-        // SAFETY: M1, M2: the address of a static text that is at least `length` bytes long.
-        let bytes = unsafe { std::slice::from_raw_parts(start, length) };
-        // A long name may be cut inside of a character.
-        let name = match std::str::from_utf8(bytes) {
-            Ok(name) => name,
-            Err(cut) => std::str::from_utf8(&bytes[..cut.valid_up_to()]).unwrap_or(""),
-        };
         Some(Unit {
             kind,
-            name,
+            name: PackedStr(word).get(),
             sequence: (word >> SEQUENCE) as u8,
         })
     }

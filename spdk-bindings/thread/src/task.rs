@@ -5,6 +5,7 @@ mod cycle;
 mod join;
 mod quiet;
 mod sleep;
+mod slot;
 mod table;
 mod wake_set;
 mod waker;

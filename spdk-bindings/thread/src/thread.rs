@@ -363,7 +363,8 @@ impl Thread {
     }
 
     /// Starts a task (an async ULT). It first runs in the task phase that comes next, in the order of starting. The
-    /// memory of finished tasks is reused, so starting one allocates only when more are alive than ever before.
+    /// memory of finished tasks is reused by later ones of their type, so starting one allocates only when more of its
+    /// type are alive than ever before.
     ///
     /// # Errors
     /// [`SpawnError`] if the thread is exiting or at its bound; the future is dropped then.

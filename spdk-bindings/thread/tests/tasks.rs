@@ -195,6 +195,33 @@ fn the_bound_on_tasks_holds_and_slots_are_reused() {
         assert_eq!(first.as_mut().poll(&mut context), Poll::Ready(Ok(round)));
     }
     assert_eq!(thread.stats().spawned, 20);
+    // Slots that keep memory for the types above serve others as well.
+    assert_eq!(lockstep.block_on(&thread, async { 7 }), Ok(7));
+}
+
+#[test]
+fn without_room_for_kept_memory_tasks_run_and_free_theirs() {
+    let mut lockstep = Lockstep::new();
+    let options = ThreadOptions {
+        max_tasks: 4,
+        task_pool_bytes: 0,
+        ..Default::default()
+    };
+    let thread = lockstep.thread_with("a", options);
+    let held = Rc::new(());
+    for _ in 0..10 {
+        let tasks: Vec<_> = (0..2)
+            .map(|_| {
+                let inside = held.clone();
+                thread.spawn("holds", async move { inside }).expect("room")
+            })
+            .collect();
+        assert_eq!(Rc::strong_count(&held), 3);
+        for task in tasks {
+            assert_eq!(lockstep.block_on(&thread, task), Ok(Ok(held.clone())));
+        }
+        assert_eq!(Rc::strong_count(&held), 1);
+    }
 }
 
 #[test]
@@ -233,18 +260,24 @@ fn standard_wakers_work_from_other_os_threads_and_after_the_task_has_ended() {
     let mut lockstep = Lockstep::new();
     let thread = lockstep.thread("a");
     let kept: Rc<RefCell<Option<Waker>>> = Rc::default();
+    // One type of tasks: the second one gets the first one's slot.
+    let task = |polls: &Rc<Cell<u32>>, enough: u32| {
+        let (keep, count) = (kept.clone(), polls.clone());
+        poll_fn(move |cx| {
+            keep.borrow_mut().get_or_insert_with(|| cx.waker().clone());
+            count.set(count.get() + 1);
+            if count.get() < enough {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        })
+    };
     let polls = Rc::new(Cell::new(0));
-    let (keep, count) = (kept.clone(), polls.clone());
-    let task = poll_fn(move |cx| {
-        *keep.borrow_mut() = Some(cx.waker().clone());
-        count.set(count.get() + 1);
-        if count.get() < 3 {
-            Poll::Pending
-        } else {
-            Poll::Ready(())
-        }
-    });
-    thread.spawn("woken", task).expect("room").detach();
+    thread
+        .spawn("woken", task(&polls, 3))
+        .expect("room")
+        .detach();
     lockstep.settle();
     for expected in [2, 3] {
         let waker = kept.borrow().clone().expect("polled");
@@ -257,12 +290,7 @@ fn standard_wakers_work_from_other_os_threads_and_after_the_task_has_ended() {
     }
     // The slot's next task takes a late wake for a spurious one.
     let next = Rc::new(Cell::new(0));
-    let count = next.clone();
-    let waits = poll_fn(move |_| {
-        count.set(count.get() + 1);
-        Poll::<()>::Pending
-    });
-    let handle = thread.spawn("next", waits).expect("room");
+    let handle = thread.spawn("next", task(&next, 9)).expect("room");
     lockstep.settle();
     kept.borrow().as_ref().expect("polled").wake_by_ref();
     lockstep.settle();

@@ -1,7 +1,9 @@
-//! What a task slot holds: a future and, in the end, its output; one allocation, kept for the next task of its type.
+//! What a task slot holds: a future and, in the end, its output in the same place; one allocation, kept for the next task of its type.
 
 use super::join::JoinError;
+use super::slot::Stack;
 use std::any::{Any, TypeId};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -10,7 +12,7 @@ use std::task::{Context, Poll};
 
 /// A task without its type. The executor knows nothing else, so another kind of task (a coroutine with a stack of its
 /// own) is another implementation, or simply a future whose `poll` switches stacks.
-pub(crate) trait Body {
+pub(super) trait Body {
     /// One step; after `Ready` the output waits inside.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
     /// Drops the future and puts an error in the output's place.
@@ -24,148 +26,149 @@ pub(crate) trait Body {
 }
 
 pin_project_lite::pin_project! {
-    struct FutureBody<F: Future> {
-        #[pin]
-        future: Option<F>,
-        output: Option<Result<F::Output, JoinError>>,
+    #[project = Inside]
+    #[project_replace = Taken]
+    enum FutureBody<F: Future> {
+        Future { #[pin] future: F },
+        Output { output: Result<F::Output, JoinError> },
+        Nothing,
     }
+}
+
+/// A body with `future` in it.
+pub(super) fn body<F: Future + 'static>(future: F) -> Pin<Box<dyn Body>> {
+    Box::pin(FutureBody::Future { future })
 }
 
 impl<F: Future + 'static> Body for FutureBody<F> {
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut this = self.project();
-        let Some(future) = this.future.as_mut().as_pin_mut() else {
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Inside::Future { future } = self.as_mut().project() else {
             return Poll::Ready(());
         };
-        match future.poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(value) => {
-                *this.output = Some(Ok(value));
-                this.future.set(None);
-                Poll::Ready(())
-            }
-        }
+        let Poll::Ready(output) = future.poll(cx) else {
+            return Poll::Pending;
+        };
+        // The output is in its place even if the drop of the future, which comes first, panics.
+        self.set(FutureBody::Output { output: Ok(output) });
+        Poll::Ready(())
     }
 
-    fn fail(self: Pin<&mut Self>, error: JoinError) {
-        let mut this = self.project();
-        *this.output = Some(Err(error));
-        this.future.set(None);
+    fn fail(mut self: Pin<&mut Self>, error: JoinError) {
+        self.set(FutureBody::Output { output: Err(error) });
     }
 
     fn take_output(self: Pin<&mut Self>, output: &mut dyn Any) {
-        if let Some(output) = output.downcast_mut::<Option<Result<F::Output, JoinError>>>() {
-            *output = self.project().output.take();
+        if let Some(place) = output.downcast_mut::<Option<Result<F::Output, JoinError>>>()
+            && let Taken::Output { output } = self.project_replace(FutureBody::Nothing)
+        {
+            *place = Some(output);
         }
     }
 
-    fn refill(self: Pin<&mut Self>, future: &mut dyn Any) {
-        if let Some(future) = future.downcast_mut::<Option<F>>() {
-            self.project().future.set(future.take());
+    fn refill(mut self: Pin<&mut Self>, future: &mut dyn Any) {
+        if let Some(future) = future.downcast_mut::<Option<F>>().and_then(Option::take) {
+            self.set(FutureBody::Future { future });
         }
     }
 
-    fn clear(self: Pin<&mut Self>) {
-        let mut this = self.project();
-        this.future.set(None);
-        *this.output = None;
+    fn clear(mut self: Pin<&mut Self>) {
+        self.set(FutureBody::Nothing);
     }
 }
 
-/// A task's memory, and which pool it goes back to.
-pub(crate) struct Boxed {
-    pub(crate) body: Pin<Box<dyn Body>>,
-    pool: u32,
-}
-
-/// The pool of a task whose memory is not kept.
-const UNPOOLED: u32 = u32::MAX;
+/// The pool of a body that is not kept.
+const UNPOOLED: u16 = u16::MAX;
 /// Types of tasks whose memory is kept; later types are allocated each time.
 const MAX_TYPES: usize = 512;
 
+/// Free slots with the memory of tasks of one type in them.
 struct Pool {
-    size: usize,
-    free: Vec<Boxed>,
+    size: Cell<usize>,
+    free: Stack,
 }
 
-/// Finished tasks' memory by type.
-pub(crate) struct BodyPools {
-    pools: Vec<Pool>,
-    by_type: HashMap<TypeId, u32, BuildHasherDefault<TypeIdHasher>>,
+/// Finished tasks' memory by type. It stays in the slots, which are in lists by type.
+pub(super) struct BodyPools {
+    pools: Box<[Pool]>,
+    by_type: RefCell<HashMap<TypeId, u16, BuildHasherDefault<TypeIdHasher>>>,
     /// The last type that was asked for: tasks are mostly started in series.
-    last: Option<(TypeId, u32)>,
-    bytes: usize,
+    last: Cell<Option<(TypeId, u16)>>,
+    bytes: Cell<usize>,
     max_bytes: usize,
 }
 
 impl BodyPools {
-    pub(crate) fn new(max_bytes: usize) -> BodyPools {
+    pub(super) fn new(max_bytes: usize) -> BodyPools {
+        let pool = |_| Pool {
+            size: Cell::new(0),
+            free: Stack::new(),
+        };
         BodyPools {
-            pools: Vec::new(),
-            by_type: HashMap::default(),
-            last: None,
-            bytes: 0,
+            pools: (0..MAX_TYPES).map(pool).collect(),
+            by_type: RefCell::default(),
+            last: Cell::new(None),
+            bytes: Cell::new(0),
             max_bytes,
         }
     }
 
-    /// A body with `future` in it.
+    /// Free slots with a body of this pool, if it is one; what is taken from them is to be [counted](Self::took).
     #[inline]
-    pub(crate) fn take<F: Future + 'static>(&mut self, future: F) -> Boxed {
-        let pool = self.pool_of::<F>();
-        if let Some(kept) = self.pools.get_mut(pool as usize)
-            && let Some(mut boxed) = kept.free.pop()
-        {
-            self.bytes -= kept.size;
-            boxed.body.as_mut().refill(&mut Some(future));
-            return boxed;
-        }
-        Boxed {
-            body: Box::pin(FutureBody {
-                future: Some(future),
-                output: None,
-            }),
-            pool,
-        }
+    pub(super) fn free(&self, pool: u16) -> Option<&Stack> {
+        self.pools.get(usize::from(pool)).map(|pool| &pool.free)
     }
 
-    /// Takes an empty body back; it comes out again if there is no room for it. Empty: `clear` or `take_output` after
-    /// the future was done.
+    /// A free slot was taken with its body.
     #[inline]
-    pub(crate) fn give(&mut self, boxed: Boxed) -> Option<Boxed> {
-        let Some(pool) = self.pools.get_mut(boxed.pool as usize) else {
-            return Some(boxed);
-        };
-        if self.bytes + pool.size > self.max_bytes {
-            return Some(boxed);
-        }
-        self.bytes += pool.size;
-        pool.free.push(boxed);
-        None
+    pub(super) fn took(&self, pool: u16) {
+        let size = self
+            .pools
+            .get(usize::from(pool))
+            .map(|pool| pool.size.get());
+        self.bytes.set(self.bytes.get() - size.unwrap_or(0));
     }
 
+    /// Where a slot goes that is free from now on, with the body in it. None: the body is not to be kept.
     #[inline]
-    fn pool_of<F: Future + 'static>(&mut self) -> u32 {
+    pub(super) fn keep(&self, pool: u16) -> Option<&Stack> {
+        let pool = self.pools.get(usize::from(pool))?;
+        let bytes = self.bytes.get() + pool.size.get();
+        if bytes > self.max_bytes {
+            return None;
+        }
+        self.bytes.set(bytes);
+        Some(&pool.free)
+    }
+
+    /// The pools that are in use, by number.
+    pub(super) fn numbers(&self) -> std::ops::Range<u16> {
+        0..u16::try_from(self.by_type.borrow().len()).unwrap_or(UNPOOLED)
+    }
+
+    /// The number of the pool for tasks of type `F`.
+    #[inline]
+    pub(super) fn of<F: Future + 'static>(&self) -> u16 {
         let id = TypeId::of::<F>();
-        if let Some((last, pool)) = self.last
-            && last == id
-        {
-            return pool;
+        match self.last.get() {
+            Some((last, pool)) if last == id => pool,
+            _ => self.look_up(id, size_of::<FutureBody<F>>()),
         }
-        let pool = match self.by_type.get(&id) {
+    }
+
+    fn look_up(&self, id: TypeId, size: usize) -> u16 {
+        let mut by_type = self.by_type.borrow_mut();
+        let next = by_type.len();
+        let pool = match by_type.get(&id) {
             Some(&pool) => pool,
-            None if self.pools.len() >= MAX_TYPES => return UNPOOLED,
+            None if next >= MAX_TYPES => return UNPOOLED,
             None => {
-                let pool = self.pools.len() as u32;
-                self.pools.push(Pool {
-                    size: size_of::<FutureBody<F>>(),
-                    free: Vec::new(),
-                });
-                self.by_type.insert(id, pool);
-                pool
+                self.pools[next].size.set(size);
+                by_type.insert(id, next as u16);
+                next as u16
             }
         };
-        self.last = Some((id, pool));
+        self.last.set(Some((id, pool)));
         pool
     }
 }

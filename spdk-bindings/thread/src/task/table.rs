@@ -1,17 +1,18 @@
-//! The executor: task slots, the ready queue, and one turn's share of tasks.
+//! The executor: beginning, running and ending the tasks in their slots; one turn's share of the ready ones.
 
-use super::body::{BodyPools, Boxed};
+use super::body::{Body, BodyPools, body};
 use super::cycle::Cycle;
 use super::join::{JoinError, JoinHandle};
-use super::waker::{SlotWaker, TaskWaker};
+use super::slot::{ABORTED, DETACHED, JOINED, NONE, Queue, Slot, Slots, Stack};
+use super::waker::TaskWaker;
 use crate::Thread;
 use crate::panics;
-use spdk_ring::{UnitKind, UnitName};
+use spdk_ring::{PackedStr, UnitKind, UnitName};
 use std::any::Any;
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::Cell;
 use std::future::Future;
 use std::panic::Location;
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 /// Why a task was not started; its future has been dropped.
@@ -59,83 +60,46 @@ pub struct TaskInfo {
     pub spawned_by: &'static Location<'static>,
 }
 
-const WAITS_ELSEWHERE: &str = "a wake-up";
-
-const _: () = assert!(size_of::<Slot>() == 64);
-
-/// What every poll touches: one cache line.
-#[repr(align(64))]
-struct Slot {
-    /// Absent while the task runs.
-    boxed: Option<Boxed>,
-    /// Made at the slot's first use. Absent while the task runs.
-    waker: Option<Waker>,
-    unit: UnitName,
-    generation: u32,
-    polls: u32,
-    /// `None`: the slot is free.
-    state: Option<TaskState>,
-    aborted: bool,
-    detached: bool,
-    has_joiner: bool,
-}
-
-/// What only the beginning, the end and the operators touch.
-struct Rest {
-    joiner: Option<TaskWaker>,
-    name: &'static str,
-    waits_for: &'static str,
-    spawned_at: u64,
-    spawned_by: &'static Location<'static>,
-}
-
-struct Slots {
-    all: Vec<Slot>,
-    /// By the same index.
-    rest: Vec<Rest>,
-    free: Vec<u32>,
-    ready: VecDeque<u32>,
-    live: u32,
+/// The task that is being polled.
+struct Running {
+    index: Cell<u32>,
+    /// NULL: none is.
+    waker: Cell<*const ()>,
+    waits_for: Cell<PackedStr>,
+    /// It was woken, or gave way, while it ran.
+    notified: Cell<bool>,
 }
 
 pub(crate) struct TaskTable {
     pub(crate) cycle: Cycle,
-    slots: RefCell<Slots>,
-    pools: RefCell<BodyPools>,
-    /// The task whose poll panicked, until the panic has been dealt with.
-    panicked: RefCell<Option<Boxed>>,
-    running_index: Cell<u32>,
-    running_generation: Cell<u32>,
-    running_waker: Cell<*const ()>,
-    running_waits_for: Cell<&'static str>,
-    /// The task was woken, or gave way, while it ran.
-    running_notified: Cell<bool>,
+    ready: Queue,
+    running: Running,
+    slots: Slots,
+    /// Free slots without a body.
+    empty: Stack,
+    pools: BodyPools,
+    live: Cell<u32>,
     limit: u32,
     spawned: Cell<u64>,
 }
 
-const NONE: u32 = u32::MAX;
-
 impl TaskTable {
     pub(crate) fn new(limit: u32, batch: usize, pool_bytes: usize) -> TaskTable {
-        let slots = Slots {
-            all: Vec::new(),
-            rest: Vec::new(),
-            free: Vec::new(),
-            ready: VecDeque::new(),
-            live: 0,
-        };
+        let limit = limit.min(NONE - 1);
         TaskTable {
             cycle: Cycle::new(batch),
-            slots: RefCell::new(slots),
-            pools: RefCell::new(BodyPools::new(pool_bytes)),
-            panicked: RefCell::new(None),
-            running_index: Cell::new(NONE),
-            running_generation: Cell::new(0),
-            running_waker: Cell::new(std::ptr::null()),
-            running_waits_for: Cell::new(""),
-            running_notified: Cell::new(false),
-            limit: limit.min(NONE - 1),
+            ready: Queue::new(),
+            running: Running {
+                index: Cell::new(NONE),
+                waker: Cell::new(std::ptr::null()),
+                waits_for: Cell::new(PackedStr::new("")),
+                notified: Cell::new(false),
+            },
+            slots: Slots::new(limit),
+            empty: Stack::new(),
+            pools: BodyPools::new(pool_bytes),
+            live: Cell::new(0),
+            limit,
             spawned: Cell::new(0),
         }
     }
@@ -149,37 +113,87 @@ impl TaskTable {
         name: &'static str,
         future: impl Future<Output = T> + 'static,
     ) -> Result<JoinHandle<T>, SpawnError> {
-        if self.slots.borrow().live >= self.limit {
+        let Some((index, slot)) = self.place(future) else {
             return Err(SpawnError::TooMany(self.limit));
-        }
-        let boxed = self.pools.borrow_mut().take(future);
-        let mut slots = self.slots.borrow_mut();
-        let slots = &mut *slots;
-        let index = match slots.free.pop() {
-            Some(index) => index,
-            None => slots.grow(thread),
         };
-        let slot = &mut slots.all[index as usize];
-        slot.boxed = Some(boxed);
-        slot.state = Some(TaskState::Ready);
-        slot.unit = UnitName::new(UnitKind::Task, name);
-        let generation = slot.generation;
-        let rest = &mut slots.rest[index as usize];
-        rest.name = name;
-        rest.spawned_at = thread.now();
-        rest.spawned_by = Location::caller();
-        slots.ready.push_back(index);
-        slots.live += 1;
+        slot.state.set(Some(TaskState::Ready));
+        slot.unit.set(UnitName::new(UnitKind::Task, name));
+        slot.cold.name.set(name);
+        slot.cold.spawned_at.set(thread.now());
+        slot.cold.spawned_by.set(Location::caller());
+        self.ready.push(index, &self.slots);
+        self.live.set(self.live.get() + 1);
         self.spawned.set(self.spawned.get() + 1);
-        Ok(JoinHandle::new(thread.clone(), index, generation))
+        Ok(JoinHandle::new(
+            thread.clone(),
+            index,
+            slot.generation.get(),
+        ))
+    }
+
+    /// Puts a future into a free slot: best one that has the memory for it.
+    #[inline]
+    fn place<F: Future + 'static>(&self, future: F) -> Option<(u32, &Slot)> {
+        if self.live.get() >= self.limit {
+            return None;
+        }
+        let pool = self.pools.of::<F>();
+        if let Some(free) = self.pools.free(pool)
+            && let Some((index, slot)) = free.pop(&self.slots)
+        {
+            self.pools.took(pool);
+            if let Some(body) = &mut *slot.body.borrow_mut() {
+                body.as_mut().refill(&mut Some(future));
+            }
+            return Some((index, slot));
+        }
+        self.place_new(pool, body(future))
+    }
+
+    #[cold]
+    fn place_new(&self, pool: u16, body: Pin<Box<dyn Body>>) -> Option<(u32, &Slot)> {
+        let index = match self.empty.pop(&self.slots) {
+            Some((index, _)) => index,
+            None => self.slots.make().or_else(|| self.take_another())?,
+        };
+        let slot = self.slots.get(index)?;
+        slot.pool.set(pool);
+        // What was in it is empty: no code of a user's runs here.
+        slot.body.replace(Some(body));
+        Some((index, slot))
+    }
+
+    /// A free slot that keeps the memory of another type of tasks.
+    #[cold]
+    fn take_another(&self) -> Option<u32> {
+        self.pools.numbers().find_map(|pool| {
+            let (index, _) = self.pools.free(pool)?.pop(&self.slots)?;
+            self.pools.took(pool);
+            Some(index)
+        })
+    }
+
+    /// Frees a slot whose body is empty.
+    #[inline]
+    fn free(&self, index: u32, slot: &Slot) {
+        slot.generation.set(slot.generation.get().wrapping_add(1));
+        slot.state.set(None);
+        slot.flags.set(0);
+        slot.polls.set(0);
+        self.live.set(self.live.get() - 1);
+        match self.pools.keep(slot.pool.get()) {
+            Some(free) => free.push(index, slot),
+            None => {
+                slot.body.replace(None);
+                self.empty.push(index, slot);
+            }
+        }
     }
 
     /// Polls tasks of the cycle: those that were ready when it began, at most a batch of them. Returns how many.
     #[inline]
     pub(crate) fn run(&self, thread: &Thread) -> u32 {
-        let frozen = self
-            .cycle
-            .take(thread.now(), || self.slots.borrow().ready.len());
+        let frozen = self.cycle.take(thread.now(), || self.ready.len());
         if frozen == 0 {
             return 0;
         }
@@ -194,128 +208,111 @@ impl TaskTable {
     }
 
     fn run_batch(&self, thread: &Thread, left: &Cell<usize>) {
-        while left.get() > 0 {
-            left.set(left.get() - 1);
-            let Some((index, boxed, waker, aborted)) = self.start_next(thread) else {
+        while let Some(others) = left.get().checked_sub(1) {
+            left.set(others);
+            let Some((index, slot)) = self.ready.pop(&self.slots) else {
                 continue;
             };
-            let mut running = Running {
-                table: self,
-                boxed: Some(boxed),
+            let waker = self.start(thread, index, slot);
+            let poll = match &mut *slot.body.borrow_mut() {
+                Some(body) if !slot.has(ABORTED) => {
+                    body.as_mut().poll(&mut Context::from_waker(waker))
+                }
+                Some(body) => {
+                    body.as_mut().fail(JoinError::Aborted);
+                    Poll::Ready(())
+                }
+                None => Poll::Ready(()),
             };
-            let Some(boxed) = &mut running.boxed else {
-                continue;
-            };
-            let poll = if aborted {
-                boxed.body.as_mut().fail(JoinError::Aborted);
-                Poll::Ready(())
-            } else {
-                boxed.body.as_mut().poll(&mut Context::from_waker(&waker))
-            };
-            let boxed = running.boxed.take();
-            self.stop(index, boxed, waker, poll);
+            self.stop(index, slot, poll);
         }
     }
 
-    /// Takes the first ready task out of its slot.
     #[inline]
-    fn start_next(&self, thread: &Thread) -> Option<(u32, Boxed, Waker, bool)> {
-        let mut slots = self.slots.borrow_mut();
-        let slots = &mut *slots;
-        let index = slots.ready.pop_front()?;
-        let slot = &mut slots.all[index as usize];
-        slot.state = Some(TaskState::Running);
+    fn start<'a>(&self, thread: &Thread, index: u32, slot: &'a Slot) -> &'a Waker {
+        slot.state.set(Some(TaskState::Running));
         // A turn polls a task once, so the index tells its units apart.
-        thread.mark(slot.unit, index as usize);
-        slot.polls = slot.polls.saturating_add(1);
-        let boxed = slot.boxed.take()?;
-        let waker = slot
-            .waker
-            .take()
-            .unwrap_or_else(|| SlotWaker::waker(thread.shared().clone(), index));
-        self.running_index.set(index);
-        self.running_generation.set(slot.generation);
-        self.running_waker.set(waker.data());
-        self.running_waits_for.set(WAITS_ELSEWHERE);
-        self.running_notified.set(false);
-        Some((index, boxed, waker, slot.aborted))
+        thread.mark(slot.unit.get(), index as usize);
+        slot.polls.set(slot.polls.get().saturating_add(1));
+        let waker = slot.waker(thread.shared(), index);
+        let running = &self.running;
+        running.index.set(index);
+        running.waker.set(waker.data());
+        running.waits_for.set(PackedStr::new("a wake-up"));
+        running.notified.set(false);
+        waker
     }
 
-    /// Puts the task back, ready, waiting or done.
+    /// The task that was polled is ready again, waits, or is done.
     #[inline]
-    fn stop(&self, index: u32, boxed: Option<Boxed>, waker: Waker, poll: Poll<()>) {
-        self.running_index.set(NONE);
-        self.running_waker.set(std::ptr::null());
-        let mut slots = self.slots.borrow_mut();
-        let slots_mut = &mut *slots;
-        let slot = &mut slots_mut.all[index as usize];
-        slot.waker = Some(waker);
-        slot.boxed = boxed;
-        if poll.is_pending() {
-            if self.running_notified.get() || slot.aborted {
-                slot.state = Some(TaskState::Ready);
-                slots_mut.ready.push_back(index);
-            } else {
-                slot.state = Some(TaskState::Waiting);
-                slots_mut.rest[index as usize].waits_for = self.running_waits_for.get();
+    fn stop(&self, index: u32, slot: &Slot, poll: Poll<()>) {
+        self.running.index.set(NONE);
+        self.running.waker.set(std::ptr::null());
+        if poll.is_ready() {
+            slot.state.set(Some(TaskState::Done));
+            if slot.has(DETACHED | JOINED) {
+                self.finish(index, slot);
             }
-            return;
+        } else if self.running.notified.get() || slot.has(ABORTED) {
+            self.make_ready(index, slot);
+        } else {
+            slot.state.set(Some(TaskState::Waiting));
+            slot.cold.waits_for.set(self.running.waits_for.get());
         }
-        slot.state = Some(TaskState::Done);
-        if slot.detached || slot.has_joiner {
-            drop(slots);
-            self.finish(index);
-        }
+    }
+
+    #[inline]
+    fn make_ready(&self, index: u32, slot: &Slot) {
+        slot.state.set(Some(TaskState::Ready));
+        self.ready.push(index, &self.slots);
     }
 
     /// The task in this slot has ended: its joiner is woken, or, if nobody will join, the slot is freed.
-    #[inline]
-    fn finish(&self, index: u32) {
-        let (joiner, freed) = {
-            let mut slots = self.slots.borrow_mut();
-            slots.all[index as usize].state = Some(TaskState::Done);
-            let joiner = slots.take_joiner(index);
-            let detached = slots.all[index as usize].detached;
-            let freed = if detached { slots.release(index) } else { None };
-            (joiner, freed)
-        };
-        if let Some(joiner) = joiner {
+    fn finish(&self, index: u32, slot: &Slot) {
+        if let Some(joiner) = slot.take_joiner() {
             joiner.wake();
         }
-        if let Some(mut boxed) = freed {
-            boxed.body.as_mut().clear();
-            self.recycle(boxed);
+        if slot.has(DETACHED) {
+            self.clear(index, slot);
         }
     }
 
-    fn recycle(&self, boxed: Boxed) {
-        let left_over = self.pools.borrow_mut().give(boxed);
-        drop(left_over);
+    /// Drops the output of a task that has ended and frees its slot, also if the drop panics.
+    fn clear(&self, index: u32, slot: &Slot) {
+        struct Free<'a>(&'a TaskTable, u32, &'a Slot);
+        impl Drop for Free<'_> {
+            fn drop(&mut self) {
+                self.0.free(self.1, self.2);
+            }
+        }
+        let _free = Free(self, index, slot);
+        if let Some(body) = &mut *slot.body.borrow_mut() {
+            body.as_mut().clear();
+        }
     }
 
     /// Names the task that panicked and ends it; its joiner gets the text.
     #[cold]
     fn after_panic(&self, thread: &Thread, text: &str) {
-        let index = self.running_index.replace(NONE);
-        self.running_waker.set(std::ptr::null());
-        let boxed = self.panicked.borrow_mut().take();
-        let (Some(mut boxed), true) = (boxed, index != NONE) else {
+        let index = self.running.index.replace(NONE);
+        self.running.waker.set(std::ptr::null());
+        let Some(slot) = self.slots.get(index) else {
             // Not in a task's poll but in what its end set off: a joiner's waker, or the drop of its output.
             thread.report_panic("task", "(end of a task)", text);
             return;
         };
-        let name = self.slots.borrow().rest[index as usize].name;
+        let name = slot.cold.name.get();
         thread.report_panic("task", name, text);
-        if let Err(again) = panics::contain(|| {
-            boxed
-                .body
-                .as_mut()
-                .fail(JoinError::Panicked(text.to_owned()))
-        }) {
+        let fail = || {
+            if let Some(body) = &mut *slot.body.borrow_mut() {
+                body.as_mut().fail(JoinError::Panicked(text.to_owned()));
+            }
+        };
+        if let Err(again) = panics::contain(fail) {
             thread.report_panic("task (while it was dropped)", name, &again);
         }
-        self.slots.borrow_mut().all[index as usize].boxed = Some(boxed);
-        if let Err(again) = panics::contain(|| self.finish(index)) {
+        slot.state.set(Some(TaskState::Done));
+        if let Err(again) = panics::contain(|| self.finish(index, slot)) {
             thread.report_panic("task (end)", name, &again);
         }
     }
@@ -323,19 +320,16 @@ impl TaskTable {
     /// Makes a waiting task ready.
     #[inline]
     pub(crate) fn wake(&self, index: u32, generation: u32) {
-        if self.running_index.get() == index {
-            // Of its generation or not: at worst it is polled once too often.
-            self.running_notified.set(true);
-            return;
-        }
-        let mut slots = self.slots.borrow_mut();
-        let slots = &mut *slots;
-        let Some(slot) = slots.all.get_mut(index as usize) else {
+        let Some(slot) = self.slots.get(index) else {
             return;
         };
-        if slot.state == Some(TaskState::Waiting) && slot.generation == generation {
-            slot.state = Some(TaskState::Ready);
-            slots.ready.push_back(index);
+        match slot.state.get() {
+            Some(TaskState::Waiting) if slot.generation.get() == generation => {
+                self.make_ready(index, slot);
+            }
+            // Of its generation or not: at worst it is polled once too often.
+            Some(TaskState::Running) => self.running.notified.set(true),
+            _ => {}
         }
     }
 
@@ -346,14 +340,11 @@ impl TaskTable {
         if !wakes.any() {
             return;
         }
-        let mut slots = self.slots.borrow_mut();
-        let slots = &mut *slots;
         wakes.take(|index| {
-            if let Some(slot) = slots.all.get_mut(index as usize)
-                && slot.state == Some(TaskState::Waiting)
+            if let Some(slot) = self.slots.get(index)
+                && slot.is(TaskState::Waiting)
             {
-                slot.state = Some(TaskState::Ready);
-                slots.ready.push_back(index);
+                self.make_ready(index, slot);
             }
         });
     }
@@ -365,28 +356,37 @@ impl TaskTable {
         waker: &Waker,
         waits_for: &'static str,
     ) -> Option<(u32, u32)> {
-        if self.running_index.get() == NONE {
+        let running = &self.running;
+        running.waits_for.set(PackedStr::new(waits_for));
+        if running.waker.get() != waker.data() {
             return None;
         }
-        self.running_waits_for.set(waits_for);
-        (self.running_waker.get() == waker.data())
-            .then(|| (self.running_index.get(), self.running_generation.get()))
+        let index = running.index.get();
+        let slot = self.slots.get(index)?;
+        Some((index, slot.generation.get()))
     }
 
     /// The number of the task that is being polled.
     #[inline]
     pub(crate) fn running(&self) -> Option<u32> {
-        Some(self.running_index.get()).filter(|index| *index != NONE)
+        Some(self.running.index.get()).filter(|index| *index != NONE)
     }
 
     /// Makes the running task ready again if `waker` is its own.
     #[inline]
     pub(crate) fn yield_running(&self, waker: &Waker) -> bool {
-        let own = self.running_index.get() != NONE && self.running_waker.get() == waker.data();
+        let own = self.running.waker.get() == waker.data();
         if own {
-            self.running_notified.set(true);
+            self.running.notified.set(true);
         }
         own
+    }
+
+    /// The slot of a task, unless the task is gone.
+    #[inline]
+    fn of(&self, index: u32, generation: u32) -> Option<&Slot> {
+        let slot = self.slots.get(index)?;
+        (slot.generation.get() == generation).then_some(slot)
     }
 
     /// Moves the output out if the task has ended and frees the slot; otherwise the task of `cx` will be woken.
@@ -398,85 +398,72 @@ impl TaskTable {
         output: &mut dyn Any,
         cx: &mut Context<'_>,
     ) -> bool {
-        let mut slots = self.slots.borrow_mut();
-        let slot = &slots.all[index as usize];
-        if slot.generation != generation {
+        let Some(slot) = self.of(index, generation) else {
             return true;
-        }
-        if slot.state == Some(TaskState::Done) {
-            let boxed = slots.release(index);
-            drop(slots);
-            if let Some(mut boxed) = boxed {
-                boxed.body.as_mut().take_output(output);
-                self.recycle(boxed);
+        };
+        if slot.is(TaskState::Done) {
+            if let Some(body) = &mut *slot.body.borrow_mut() {
+                body.as_mut().take_output(output);
             }
+            self.free(index, slot);
             return true;
         }
-        drop(slots);
         let joiner = TaskWaker::from_cx(cx, "join");
-        let mut slots = self.slots.borrow_mut();
-        slots.all[index as usize].has_joiner = true;
-        let before = slots.rest[index as usize].joiner.replace(joiner);
-        drop(slots);
-        drop(before);
+        slot.flag(JOINED);
+        drop(slot.cold.joiner.replace(Some(joiner)));
         false
     }
 
     pub(super) fn detach(&self, index: u32, generation: u32) {
-        let mut slots = self.slots.borrow_mut();
-        let slot = &mut slots.all[index as usize];
-        if slot.generation != generation {
+        let Some(slot) = self.of(index, generation) else {
             return;
-        }
-        slot.detached = true;
-        let done = slot.state == Some(TaskState::Done);
-        let joiner = slots.take_joiner(index);
-        let freed = if done { slots.release(index) } else { None };
-        drop(slots);
-        drop(joiner);
-        if let Some(mut boxed) = freed {
+        };
+        slot.flag(DETACHED);
+        let joiner = slot.take_joiner();
+        if slot.is(TaskState::Done) {
             // The output is the user's: what its drop does must not take the dropper of the handle down.
-            match panics::contain(|| boxed.body.as_mut().clear()) {
-                Ok(()) => self.recycle(boxed),
-                Err(text) => tracing::error!(
+            if let Err(text) = panics::contain(|| self.clear(index, slot)) {
+                tracing::error!(
                     panic = text,
                     "the output of a detached task panicked while it was dropped"
-                ),
+                );
             }
         }
+        drop(joiner);
     }
 
     pub(super) fn abort(&self, index: u32, generation: u32) {
-        let mut slots = self.slots.borrow_mut();
-        let slots = &mut *slots;
-        let slot = &mut slots.all[index as usize];
-        if slot.generation != generation || slot.state == Some(TaskState::Done) {
+        let Some(slot) = self.of(index, generation) else {
+            return;
+        };
+        if slot.is(TaskState::Done) {
             return;
         }
-        slot.aborted = true;
-        if slot.state == Some(TaskState::Waiting) {
-            slot.state = Some(TaskState::Ready);
-            slots.ready.push_back(index);
+        slot.flag(ABORTED);
+        if slot.is(TaskState::Waiting) {
+            self.make_ready(index, slot);
         }
     }
 
     pub(super) fn is_done(&self, index: u32, generation: u32) -> bool {
-        let slots = self.slots.borrow();
-        let slot = &slots.all[index as usize];
-        slot.generation != generation || slot.state == Some(TaskState::Done)
+        self.of(index, generation)
+            .is_none_or(|slot| slot.is(TaskState::Done))
     }
 
     pub(crate) fn has_ready(&self) -> bool {
-        !self.slots.borrow().ready.is_empty()
+        self.ready.len() > 0
     }
 
     /// Tasks that have not ended. Ended ones whose output nobody has taken yet hold nothing.
     pub(crate) fn unfinished(&self) -> usize {
-        let slots = self.slots.borrow();
-        slots
-            .all
+        let unfinished = |slot: &Slot| {
+            slot.state
+                .get()
+                .is_some_and(|state| state != TaskState::Done)
+        };
+        self.slots
             .iter()
-            .filter(|slot| slot.state.is_some_and(|state| state != TaskState::Done))
+            .filter(|(_, slot)| unfinished(slot))
             .count()
     }
 
@@ -486,88 +473,22 @@ impl TaskTable {
     }
 
     pub(crate) fn list(&self, now: u64) -> Vec<TaskInfo> {
-        let slots = self.slots.borrow();
-        let info = |(index, slot): (usize, &Slot)| {
-            let state = slot.state?;
-            let rest = &slots.rest[index];
+        let info = |(id, slot): (u32, &Slot)| {
+            let (state, cold) = (slot.state.get()?, &slot.cold);
             Some(TaskInfo {
-                name: rest.name,
-                id: index as u32,
-                age_ns: now.saturating_sub(rest.spawned_at),
+                name: cold.name.get(),
+                id,
+                age_ns: now.saturating_sub(cold.spawned_at.get()),
                 state,
                 waits_for: if state == TaskState::Waiting {
-                    rest.waits_for
+                    cold.waits_for.get().get()
                 } else {
                     ""
                 },
-                polls: slot.polls,
-                spawned_by: rest.spawned_by,
+                polls: slot.polls.get(),
+                spawned_by: cold.spawned_by.get(),
             })
         };
-        slots.all.iter().enumerate().filter_map(info).collect()
-    }
-}
-
-/// The task that is being polled: outside the slots, so that it may use the table. If its poll panics, it is kept for
-/// `after_panic` instead of being dropped in the middle of the unwinding.
-struct Running<'a> {
-    table: &'a TaskTable,
-    boxed: Option<Boxed>,
-}
-
-impl Drop for Running<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(boxed) = self.boxed.take() {
-            *self.table.panicked.borrow_mut() = Some(boxed);
-        }
-    }
-}
-
-impl Slots {
-    #[cold]
-    fn grow(&mut self, thread: &Thread) -> u32 {
-        let index = self.all.len() as u32;
-        self.all.push(Slot {
-            boxed: None,
-            waker: Some(SlotWaker::waker(thread.shared().clone(), index)),
-            unit: UnitName::new(UnitKind::Task, ""),
-            generation: 0,
-            polls: 0,
-            state: None,
-            aborted: false,
-            detached: false,
-            has_joiner: false,
-        });
-        self.rest.push(Rest {
-            joiner: None,
-            name: "",
-            waits_for: "",
-            spawned_at: 0,
-            spawned_by: Location::caller(),
-        });
-        index
-    }
-
-    #[inline]
-    fn take_joiner(&mut self, index: u32) -> Option<TaskWaker> {
-        if !std::mem::take(&mut self.all[index as usize].has_joiner) {
-            return None;
-        }
-        self.rest[index as usize].joiner.take()
-    }
-
-    /// Frees a slot; what was in it is the caller's to drop, outside the borrow.
-    #[inline]
-    fn release(&mut self, index: u32) -> Option<Boxed> {
-        let slot = &mut self.all[index as usize];
-        slot.generation = slot.generation.wrapping_add(1);
-        slot.state = None;
-        slot.aborted = false;
-        slot.detached = false;
-        slot.polls = 0;
-        self.live -= 1;
-        self.free.push(index);
-        slot.boxed.take()
+        self.slots.iter().filter_map(info).collect()
     }
 }
