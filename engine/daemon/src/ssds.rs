@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use bdev_nvme::{DriverOptions, NvmeDevice};
 use engine_config::{Backing, Config};
 use spdk_bdev::Bdev;
-use spdk_env::VfioDevice;
+use spdk_env::{DeviceBacking, VfioDevice};
 
 use crate::device_book::{Ask, OnSsd};
 use crate::error::BootError;
@@ -77,15 +77,20 @@ fn targets_by_address(config: &Config) -> BTreeMap<&str, u16> {
 }
 
 fn attach(address: &str, targets: u16, book: Sender<Ask>) -> Result<Arc<NvmeDevice>, BootError> {
-    let backing = Arc::new(VfioDevice::open_nvme(address).map_err(BootError::cannot_use)?);
+    // Each queue pair has a vector, the admin queue vector 0.
+    let backing = VfioDevice::open_nvme(address)
+        .map_err(BootError::cannot_use)?
+        .with_vectors(targets.saturating_add(1));
+    let vectors = backing.interrupt_vectors();
     let options = DriverOptions {
         queue_pairs: targets,
         queue_entries: DEPTH + 1,
         depth: DEPTH,
+        interrupts: true,
         ..DriverOptions::default()
     };
     let own = address.to_owned();
-    let ssd = NvmeDevice::attach(backing, &options, move |event| {
+    let ssd = NvmeDevice::attach(Arc::new(backing), &options, move |event| {
         // After the book was closed there is nobody to tell.
         let _ = book.send(Ask::Ssd(own.clone(), event));
     })
@@ -103,6 +108,7 @@ fn attach(address: &str, targets: u16, book: Sender<Ask>) -> Result<Arc<NvmeDevi
         model = ssd.model(),
         firmware = ssd.firmware(),
         queue_pairs = granted,
+        interrupt_vectors = vectors,
         volatile_write_cache = ssd.has_write_cache(),
         "SSD attached"
     );

@@ -127,4 +127,11 @@ pub(crate) const ALL: &[Test] = &[
         boot: Boot::Own,
         run: user_driver::reset,
     },
+    Test {
+        name: "user_driver_interrupts",
+        about: "SSDs wake threads that sleep by MSI-X",
+        profile: "two_nvme",
+        boot: Boot::Own,
+        run: user_driver::interrupts,
+    },
 ];

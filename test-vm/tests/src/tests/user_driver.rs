@@ -1,6 +1,6 @@
 //! The store over our own driver: VFIO, real DMA through an emulated IOMMU, doorbells that trap.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use obj_load::Load;
 
 use super::ends::{self, End, POOL, TARGETS};
@@ -63,8 +63,8 @@ pub(crate) fn reset(rig: &mut Rig) -> Result<()> {
         vm.ok(&format!(
             "read bar rest < /sys/bus/pci/devices/{bdf}/resource && devmem $(printf %#x $((bar + 0x14))) 32 0"
         ))?;
-        engine.wait_log("ResetStarted")?;
-        engine.wait_log("ResetDone")?;
+        engine.wait_log("reset: I/O waits")?;
+        engine.wait_log("reset done: I/O goes on")?;
         progress.forget();
         progress.wait(ALIVE).context("after the reset")?;
         engine.stop()
@@ -74,4 +74,24 @@ pub(crate) fn reset(rig: &mut Rig) -> Result<()> {
     println!("reset: {:?}", load.tally);
     load.remove_all(&address)?;
     engine.stop()
+}
+
+/// Threads that sleep while the SSD works are woken by its vectors, which the kernel counts.
+pub(crate) fn interrupts(rig: &mut Rig) -> Result<()> {
+    let found = devices(rig)?;
+    let engine = Engine::start(rig.vm()?, TARGETS, &found)?;
+    let vm = rig.vm()?;
+    let address = vm.rpc_address();
+    let mut load = Load::new(3, ends::options());
+    load.prepare(&address, POOL)?;
+    load.until_end(&address, |progress| {
+        progress.wait(ALIVE)?;
+        let counted = vm.ok(
+            "grep vfio-msix /proc/interrupts | awk '{for (i = 2; $i ~ /^[0-9]+$/; i++) sum += $i} END {print sum + 0}'",
+        )?;
+        let counted: u64 = counted.trim().parse()?;
+        ensure!(counted > 0, "no interrupt came");
+        println!("interrupts: {counted}");
+        engine.stop()
+    })
 }
