@@ -28,6 +28,7 @@ use crate::cores;
 use crate::devices::Devices;
 use crate::error::BootError;
 use crate::events::{Event, Events};
+use crate::host_check;
 use crate::identity::Identity;
 use crate::phases::Phases;
 use crate::state::{Engine, ModuleEntry, Parts, Running, State};
@@ -154,6 +155,7 @@ fn assemble(
     log: LogControl,
     phases: &mut Phases,
 ) -> Result<(Arc<Engine>, Modules), BootError> {
+    phases.run("host check", || host_check::look(&config))?;
     let devices = phases.run("devices", || Devices::open(&config))?;
     let modules = phases
         .run("module load", || {

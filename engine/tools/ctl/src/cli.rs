@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod node;
+
+pub(crate) use node::{Node, Prepare, Which};
+
 /// Looks after a Keel storage engine: its state, devices, pools, containers and objects.
 #[derive(Parser)]
 #[command(name = "keel", version, about, max_term_width = 120, arg_required_else_help = true, after_help = AFTER_HELP)]
@@ -73,6 +77,9 @@ pub(crate) enum Command {
     /// Raw dRPC.
     #[command(subcommand)]
     Drpc(Drpc),
+    /// This host: SSDs that engines drive themselves, huge pages, what is missing. Works without an engine.
+    #[command(subcommand)]
+    Node(Node),
     /// Configuration files. Works without an engine.
     #[command(subcommand)]
     Config(Config),

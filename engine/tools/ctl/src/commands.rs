@@ -9,17 +9,21 @@ mod engine;
 mod log;
 mod metrics;
 mod modules;
+mod node;
 mod obj;
 mod pool;
 mod tasks;
 mod topology;
 
+use std::process::ExitCode;
+
 use crate::cli::{Cli, Command};
 use crate::error::CliError;
 
-/// Runs what the command line asks for.
-pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
+/// Runs what the command line asks for. Only `node doctor` ends well with another code than 0.
+pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
     match &cli.command {
+        Command::Node(command) => return node::run(cli, command),
         Command::Engine(command) => engine::run(cli, command),
         Command::Modules => modules::run(cli),
         Command::Devices(command) => devices::run(cli, command),
@@ -32,5 +36,6 @@ pub(crate) fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Drpc(command) => drpc::run(cli, command),
         Command::Config(command) => config::run(cli, command),
         Command::Bench(command) => bench::run(cli, command),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -18,7 +18,7 @@ use error::CliError;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match commands::run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             report(&cli, &error);
             ExitCode::from(error.exit as u8)

@@ -219,3 +219,43 @@ fn the_topology_that_a_file_would_start_is_drawn_without_an_engine() {
         "--set needs --config"
     );
 }
+
+#[test]
+fn a_host_is_asked_for_what_a_file_needs() {
+    let folder = TempDir::new().unwrap();
+    let device = "[[device]]\nname = \"s\"\nkind = \"nvme\"\naddress = \"ffff:ff:1f.7\"\n";
+    std::fs::write(folder.path().join("engine.toml"), device).unwrap();
+    let doctor = ["node", "doctor", "--config", "engine.toml"];
+    let (code, stdout, stderr) = keel(folder.path(), &doctor);
+    assert_eq!((code, stderr.as_str()), (2, ""));
+    assert!(
+        stdout.starts_with("KN001 fault ffff:ff:1f.7: there is no such PCI device\n  cure: give the address of an SSD"),
+        "{stdout}"
+    );
+    let (code, stdout, _) = keel(folder.path(), &[&doctor[..], &["-o", "json"]].concat());
+    let value: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let first = &value["findings"][0];
+    assert_eq!(
+        (code, first["code"].as_str(), first["severity"].as_str()),
+        (2, Some("KN001"), Some("fault"))
+    );
+    let (code, stdout, stderr) = keel(
+        folder.path(),
+        &["node", "prepare", "--dry-run", "--config", "engine.toml"],
+    );
+    assert_eq!((code, stdout.as_str()), (78, ""));
+    assert!(
+        stderr.starts_with("keel: KN001 fault ffff:ff:1f.7"),
+        "{stderr}"
+    );
+    let (code, stderr) = fails(&["node", "prepare"]);
+    assert!(
+        code == 78 && stderr.starts_with("keel: no SSD is named\n  cure: give PCI addresses"),
+        "{stderr}"
+    );
+    let (code, stderr) = fails(&["node", "doctor", "nvme0"]);
+    assert!(
+        code == 2 && stderr.contains("`nvme0` is not a PCI address such as 0000:05:00.0"),
+        "{stderr}"
+    );
+}
