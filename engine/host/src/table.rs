@@ -4,7 +4,8 @@
 #![allow(unsafe_code, reason = "functions that modules call")]
 
 use crate::calls::{
-    bdev, buffer, collective, drpc, metric, poller, query, rpc, sched, sync, task, timer, ult,
+    bdev, buffer, chore, collective, drpc, metric, poller, query, rpc, sched, sync, task, timer,
+    ult,
 };
 use crate::guard::{entry, module};
 use crate::here;
@@ -89,6 +90,7 @@ pub(crate) static TABLE: dss_host = dss_host {
     space_report: sched::space_report,
     space_pressure: sched::space_pressure,
     space_forget: sched::space_forget,
+    chore_register: chore::register,
 };
 
 /// Bytes of one message that are kept.

@@ -6,6 +6,7 @@
 //!   [`execute`](XstreamRef::execute) one and await its result, [`create`](XstreamRef::create) one with a handle: an
 //!   [`Ult`] to join, wake and abort; inside, the ULT has its [`UltRequest`]. [`Xstream`]: the xstream itself, for its own code:
 //!   thread, storage, ULTs. [`current`]: which one runs here.
+//! - [`Xstreams::reserve_chore`]: work in small steps for helpers, bounded by credits: a [`Chore`].
 //! - [`Xstreams::collective`]: the same work on many targets, reduced to one result.
 //!
 //! An xstream is a lightweight thread with a role and per-xstream storage. Several can share a core: each keeps its own
@@ -18,9 +19,10 @@
 //! everything called `blocking` are for control threads.
 //!
 //! Modules: `layout` · `role` · `xstream` inside view · `xref` address · `set` table · `execute` waiting for others ·
-//! `ult`, `request` handles of ULTs · [`sched`] requests by class · `collective`, `target_set` · `start`, `shutdown` · `stats`, `ults` for operators ·
+//! `ult`, `request` handles of ULTs · [`sched`] requests by class · `chores` steps for helpers · `collective`, `target_set` · `start`, `shutdown` · `stats`, `ults` for operators ·
 //! [`testing`] xstreams stepped on one OS thread.
 
+mod chores;
 mod collective;
 mod error;
 mod execute;
@@ -39,6 +41,9 @@ mod ults;
 mod xref;
 mod xstream;
 
+pub use chores::{
+    CHORE_CREDITS, CHORE_CREDITS_MIN, Chore, ChoreError, ChorePermit, ChoreStats, ChoreStep,
+};
 pub use error::{ExecError, SpawnError};
 pub use execute::Remote;
 pub use layout::{

@@ -118,6 +118,11 @@ fn drain(thread: &Thread) -> Vec<String> {
         if queued > 0 {
             left.push(format!("{queued} queued request(s)"));
         }
+        let chores = &xstream.inner.chores;
+        let chores = chores.as_ref().map_or(0, |chores| chores.queued());
+        if chores > 0 {
+            left.push(format!("{chores} chore(s)"));
+        }
     }
     left.extend(ults(thread));
     left

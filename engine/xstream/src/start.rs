@@ -13,7 +13,9 @@ use spdk_thread::{Thread, ThreadOptions};
 
 use crate::shutdown::{self, Held};
 use crate::xstream::XstreamScope;
-use crate::{Layout, Role, Xstream, XstreamId, XstreamRef, XstreamSpec, Xstreams, stats};
+use crate::{
+    CHORE_CREDITS, Layout, Role, Xstream, XstreamId, XstreamRef, XstreamSpec, Xstreams, stats,
+};
 
 /// Bounds of the start and of each xstream.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct StartOptions {
     pub mailbox: usize,
     /// ULTs that may exist on one xstream.
     pub max_ults: u32,
+    /// Credits of each helper for chores; fewer than [`crate::CHORE_CREDITS_MIN`] mean [`CHORE_CREDITS`].
+    pub chore_credits: u32,
     /// How long one phase of one xstream may take.
     pub phase_deadline: Duration,
 }
@@ -32,6 +36,7 @@ impl Default for StartOptions {
         StartOptions {
             mailbox: thread.mailbox,
             max_ults: thread.max_tasks,
+            chore_credits: CHORE_CREDITS,
             phase_deadline: Duration::from_secs(30),
         }
     }
@@ -290,9 +295,9 @@ fn start_one(
         ..ThreadOptions::default()
     };
     let (sender, receiver) = mpsc::sync_channel(1);
-    let (keys, row) = (registry.clone(), spec.clone());
+    let (keys, row, credits) = (registry.clone(), spec.clone(), options.chore_credits);
     let made = reactor.spawn_thread(&spec.name(), thread, move |thread| {
-        let up = bring_up(thread, row, &keys);
+        let up = bring_up(thread, row, &keys, credits);
         if up.is_err() {
             thread.request_exit();
         }
@@ -314,9 +319,10 @@ pub(crate) fn bring_up(
     thread: &Thread,
     spec: XstreamSpec,
     registry: &KeyRegistry,
+    chore_credits: u32,
 ) -> Result<XstreamRef, TlsError> {
     let slots = Slots::build(registry, spec.info())?;
-    let address = XstreamRef::new(spec, thread);
+    let address = XstreamRef::new(spec, thread, chore_credits);
     let xstream = Xstream::new(thread, address.clone(), slots);
     thread.set_scope(Some(std::rc::Rc::new(XstreamScope::new(xstream))));
     Ok(address)

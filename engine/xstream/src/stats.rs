@@ -9,7 +9,7 @@ use spdk_reactor::{Depth, ReactorHandle};
 use spdk_thread::{CycleStats, ThreadStats};
 
 use crate::sched::{self, SchedStats};
-use crate::{Remote, Xstream, XstreamId, XstreamRef, Xstreams, current};
+use crate::{ChoreStats, Remote, Xstream, XstreamId, XstreamRef, Xstreams, current};
 
 /// How long a scrape waits for an xstream; the numbers of one that does not answer stay as they were.
 const SAMPLE_WAIT: Duration = Duration::from_millis(200);
@@ -29,6 +29,8 @@ pub struct XstreamStats {
     pub stacks: StackStats,
     /// Requests; on main xstreams.
     pub sched: Option<SchedStats>,
+    /// Chores; on helpers.
+    pub chores: Option<ChoreStats>,
 }
 
 impl Xstream {
@@ -43,6 +45,10 @@ impl Xstream {
             cycles: self.thread().cycle_stats(),
             stacks: engine_ult::stack_stats(),
             sched: self.sched().map(|sched| sched.stats()),
+            chores: {
+                let queue = self.inner.chores.as_ref();
+                queue.map(|queue| queue.stats(&self.xref()))
+            },
         }
     }
 }
@@ -110,6 +116,10 @@ const STACKS_IN_USE: &str = "keel_ult_stacks_in_use";
 const STACKS_KEPT: &str = "keel_ult_stacks_kept";
 const STACKS_KEPT_BYTES: &str = "keel_ult_stacks_kept_bytes";
 const STACKS_REFUSED: &str = "keel_ult_stacks_refused_total";
+const CHORES: &str = "keel_xstream_chores";
+const CHORES_DONE: &str = "keel_xstream_chores_done_total";
+const CHORE_STEPS: &str = "keel_xstream_chore_steps_total";
+const CHORE_CREDITS: &str = "keel_xstream_chore_credits";
 
 const REACTOR_TURNS: &str = "keel_reactor_turns_total";
 const REACTOR_BUSY: &str = "keel_reactor_busy_nanoseconds_total";
@@ -159,6 +169,19 @@ fn describe() {
     );
     engine_telemetry::describe(Kind::Counter, ULTS_STARTED, "ULTs started on the xstream");
     engine_telemetry::describe(Kind::Gauge, ULTS, "ULTs that exist on the xstream");
+    let chores = [
+        (Kind::Gauge, CHORES, "Chores that are not done, on a helper"),
+        (Kind::Counter, CHORES_DONE, "Chores that have ended"),
+        (Kind::Counter, CHORE_STEPS, "Steps of chores"),
+        (
+            Kind::Gauge,
+            CHORE_CREDITS,
+            "Credits left for chores; below 0 when chores with priority overdrew",
+        ),
+    ];
+    for (kind, name, help) in chores {
+        engine_telemetry::describe(kind, name, help);
+    }
     engine_telemetry::describe(
         Kind::Counter,
         PANICS,
@@ -212,6 +235,12 @@ fn publish(xstream: &XstreamRef, stats: &XstreamStats) {
     }
     engine_telemetry::gauge(ULTS, &labels).set(stats.ults as f64);
     publish_stacks(xstream, &stats.stacks);
+    if let Some(chores) = &stats.chores {
+        engine_telemetry::gauge(CHORES, &labels).set(chores.queued as f64);
+        engine_telemetry::counter(CHORES_DONE, &labels).absolute(chores.done);
+        engine_telemetry::counter(CHORE_STEPS, &labels).absolute(chores.steps);
+        engine_telemetry::gauge(CHORE_CREDITS, &labels).set(chores.credits as f64);
+    }
     let (cycles, sleeping) = (&stats.cycles, stats.sleeping);
     sched::publish(xstream, cycles, sleeping, stats.sched.as_ref());
 }

@@ -8,7 +8,7 @@ use spdk_thread::testing::Lockstep;
 use spdk_thread::{JoinError, Thread, ThreadOptions};
 
 use crate::start::bring_up;
-use crate::{Core, Layout, LayoutOptions, XstreamId, Xstreams};
+use crate::{CHORE_CREDITS, Core, Layout, LayoutOptions, XstreamId, Xstreams};
 
 /// The xstreams of a small engine and their time.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Stepped {
         let (mut threads, mut by_id) = (Vec::new(), Vec::new());
         for spec in layout.xstreams() {
             let thread = lockstep.thread_with(&spec.name(), options.clone());
-            by_id.push(bring_up(&thread, spec.clone(), registry)?);
+            by_id.push(bring_up(&thread, spec.clone(), registry, CHORE_CREDITS)?);
             threads.push(thread);
         }
         let xstreams = Xstreams::new(layout, by_id);

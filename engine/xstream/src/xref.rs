@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use spdk_thread::{SendError, Thread, ThreadHandle};
 
+use crate::chores::Credits;
 use crate::{Role, SpawnError, Xstream, XstreamId, XstreamSpec, current};
 
 /// What the xstream and all its addresses share.
@@ -19,6 +20,8 @@ pub(crate) struct Shared {
     pub(crate) stopping: AtomicBool,
     /// The engine shuts down. Set once, from the control thread.
     pub(crate) shutting_down: AtomicBool,
+    /// On helpers: what they can take of chores.
+    pub(crate) chores: Option<Credits>,
 }
 
 /// An xstream's address: clone it freely, use it from any OS thread.
@@ -28,10 +31,11 @@ pub struct XstreamRef {
 }
 
 impl XstreamRef {
-    pub(crate) fn new(spec: XstreamSpec, thread: &Thread) -> XstreamRef {
+    pub(crate) fn new(spec: XstreamSpec, thread: &Thread, chore_credits: u32) -> XstreamRef {
         let name = Box::leak(spec.name().into_boxed_str());
         let handle = thread.handle();
         let (stopping, shutting_down) = (AtomicBool::new(false), AtomicBool::new(false));
+        let chores = (spec.role == Role::Offload).then(|| Credits::new(chore_credits));
         XstreamRef {
             shared: Arc::new(Shared {
                 spec,
@@ -39,6 +43,7 @@ impl XstreamRef {
                 handle,
                 stopping,
                 shutting_down,
+                chores,
             }),
         }
     }

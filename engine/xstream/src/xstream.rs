@@ -8,6 +8,7 @@ use std::rc::Rc;
 use engine_tls::Slots;
 use spdk_thread::{JoinHandle, Scope, Thread};
 
+use crate::chores::ChoreQueue;
 use crate::request::Requests;
 use crate::sched::{self, RequestSched};
 use crate::{Role, SpawnError, XstreamId, XstreamRef, Xstreams};
@@ -35,6 +36,8 @@ pub(crate) struct Inner {
     pub(crate) requests: Rc<Requests>,
     /// On main xstreams.
     pub(crate) sched: Option<Rc<RequestSched>>,
+    /// On helpers.
+    pub(crate) chores: Option<Rc<ChoreQueue>>,
     /// Known from the start-up barrier on.
     set: OnceCell<Xstreams>,
 }
@@ -44,6 +47,7 @@ impl Xstream {
         let (requests, set) = (Rc::default(), OnceCell::new());
         let sched = (address.role() == Role::Main)
             .then(|| RequestSched::new(thread, address.name(), sched::Options::default()));
+        let chores = (address.role() == Role::Offload).then(Rc::default);
         Xstream {
             inner: Rc::new(Inner {
                 thread: thread.clone(),
@@ -51,6 +55,7 @@ impl Xstream {
                 slots,
                 requests,
                 sched,
+                chores,
                 set,
             }),
         }

@@ -44,7 +44,7 @@ extern "C" {
 /* Hash over names, types, offsets and sizes of everything below at the level (modules/abi/tests/layout computes it and fails
  * with the new value). A level's value never changes once an engine with it is out. */
 #if DSS_ABI_LEVEL >= 2
-#define DSS_ABI_FINGERPRINT 0x7671c78f18eb16b4ull
+#define DSS_ABI_FINGERPRINT 0x1237eaad1a5ac00bull
 #else
 #define DSS_ABI_FINGERPRINT 0xa728f244d7239591ull
 #endif
@@ -305,6 +305,24 @@ struct dss_coll_args {
 	uint32_t       ca_reserved;
 };
 
+#define DSS_CHORE_NEW 0       /* the first step */
+#define DSS_CHORE_YIELD 1     /* one more step; as an answer: there is more to do */
+#define DSS_CHORE_DONE 2      /* as an answer: that was the last step */
+#define DSS_CHORE_CANCELED 3  /* no step: its xstream ends first, and it is never called again; the answer is ignored */
+#define DSS_CHORE_PRIORITY 1u /* takes more credits than there are, at most twice as many */
+
+/* Work in short steps for an offload xstream. */
+struct dss_chore_attr {
+	const char *name;    /* copied; not empty */
+	int32_t     xs_type; /* DSS_XS_IOFW or DSS_XS_OFFLOAD */
+	int32_t     tgt_id;
+	uint32_t    credits; /* what it takes of the xstream's, until its last step; at least 1 */
+	uint32_t    flags;   /* DSS_CHORE_PRIORITY */
+};
+
+/* A step; it must not wait. status: DSS_CHORE_NEW, then DSS_CHORE_YIELD, or DSS_CHORE_CANCELED. Answers DSS_CHORE_YIELD or DSS_CHORE_DONE. */
+typedef int32_t (*dss_chore_func_t)(void *arg, int32_t status);
+
 /* The answer to a dss_rpc_call_wait(). Give it back with dss_rpc_answer_free(). */
 struct dss_rpc_answer {
 	int32_t        status; /* the handler's, or the engine's when there is no such handler or target: 0 or negative */
@@ -493,6 +511,11 @@ struct dss_host {
 	int32_t (*space_report)(const struct dss_module *self, const uint8_t *pool_uuid, uint64_t total, uint64_t free, uint32_t gc_gap_ms);
 	int32_t (*space_pressure)(const struct dss_module *self, const uint8_t *pool_uuid); /* 0 (none) to 5. [xs:main] */
 	int32_t (*space_forget)(const struct dss_module *self, const uint8_t *pool_uuid); /* the pool is gone. [xs:main] */
+
+	/* Chores (docs/internals/xstream.md): one step of one chore a turn, in rounds, new ones first. Without offload xstreams each runs as a
+	 * task on the main that would serve attr->xs_type. -DER_AGAIN without enough credits (*available, which may be NULL, says how many there are) or
+	 * at the mailbox's bound, -DER_CANCELED when the engine stops, -DER_INVAL for what is not as above. func is called only if it answers 0. [any, serving] */
+	int32_t (*chore_register)(const struct dss_module *self, const struct dss_chore_attr *attr, dss_chore_func_t func, void *arg, uint32_t *available);
 #endif
 };
 
@@ -621,6 +644,15 @@ static inline int32_t dss_ult_create_all_named(const char *name, dss_func_t func
 	return dss_host->ult_create_all(dss_self, &attr, func, arg, main_only);
 }
 #define dss_ult_create_all(func, arg, main_only) dss_ult_create_all_named(#func, func, arg, main_only)
+
+/* DAOS: dss_chore_register(). flags: DSS_CHORE_PRIORITY. */
+static inline int32_t dss_chore_register_named(const char *name, dss_chore_func_t func, void *arg, int32_t tgt_id, uint32_t credits, uint32_t flags, uint32_t *available)
+{
+	struct dss_chore_attr attr = { name, DSS_XS_IOFW, tgt_id, credits, flags };
+	return dss_host->chore_register(dss_self, &attr, func, arg, available);
+}
+#define dss_chore_register(func, arg, tgt_id, credits, flags, available)                                               \
+	dss_chore_register_named(#func, func, arg, tgt_id, credits, flags, available)
 
 #define dss_offload_exec(func, arg) dss_host->offload_exec(dss_self, #func, func, arg)
 #define dss_main_exec(func, arg) dss_host->main_exec(dss_self, #func, func, arg)

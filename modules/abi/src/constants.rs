@@ -5,7 +5,7 @@ pub const DSS_ABI_MAGIC: u32 = 0x4c45_454b;
 /// Grows with every addition; a module needs at most the engine's level.
 pub const DSS_ABI_LEVEL: u32 = 2;
 /// Hash over names, types, offsets and sizes of the whole ABI at this level.
-pub const DSS_ABI_FINGERPRINT: u64 = 0x7671_c78f_18eb_16b4;
+pub const DSS_ABI_FINGERPRINT: u64 = 0x1237_eaad_1a5a_c00b;
 
 /// Bytes of a module's name, as in DAOS.
 pub const DSS_MODNAME_MAX_LEN: u32 = 32;
@@ -71,6 +71,17 @@ pub const DSS_DEEP_STACK_SZ: u32 = 65_536;
 pub const DSS_FOREVER: u64 = u64::MAX;
 /// What `co_reduce` hears of a target that is not in the bitmap.
 pub const DSS_COLL_LEFT_OUT: i32 = 1;
+
+/// A chore's first step.
+pub const DSS_CHORE_NEW: i32 = 0;
+/// One more step; as an answer: there is more to do.
+pub const DSS_CHORE_YIELD: i32 = 1;
+/// As an answer: that was the last step.
+pub const DSS_CHORE_DONE: i32 = 2;
+/// No step: its xstream ends first.
+pub const DSS_CHORE_CANCELED: i32 = 3;
+/// Takes more credits than there are, at most twice as many.
+pub const DSS_CHORE_PRIORITY: u32 = 1;
 
 /// Reads blocks into the buffer.
 pub const DSS_BDEV_READ: u32 = 0;

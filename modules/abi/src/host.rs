@@ -1,11 +1,11 @@
 //! What the engine offers: its table of functions. The tag in brackets says who may call each, and when.
 
 use crate::{
-    dss_barrier, dss_bdev, dss_bdev_info, dss_bdev_io, dss_buf, dss_coll_args, dss_coll_ops,
-    dss_cond, dss_drpc, dss_drpc_info, dss_eventual, dss_exec_func_t, dss_func_t, dss_module,
-    dss_module_info, dss_mutex, dss_poller_fn_t, dss_query_done_t, dss_req_attr, dss_rpc,
-    dss_rpc_answer, dss_rpc_done_t, dss_rpc_info, dss_task_ops, dss_thread_local_storage, dss_ult,
-    dss_ult_attr, dss_waker,
+    dss_barrier, dss_bdev, dss_bdev_info, dss_bdev_io, dss_buf, dss_chore_attr, dss_chore_func_t,
+    dss_coll_args, dss_coll_ops, dss_cond, dss_drpc, dss_drpc_info, dss_eventual, dss_exec_func_t,
+    dss_func_t, dss_module, dss_module_info, dss_mutex, dss_poller_fn_t, dss_query_done_t,
+    dss_req_attr, dss_rpc, dss_rpc_answer, dss_rpc_done_t, dss_rpc_info, dss_task_ops,
+    dss_thread_local_storage, dss_ult, dss_ult_attr, dss_waker,
 };
 use std::ffi::{c_char, c_void};
 
@@ -286,4 +286,12 @@ pub struct dss_host {
     pub space_pressure: unsafe extern "C" fn(*const dss_module, *const u8) -> i32,
     /// The pool is gone. \[xs:main\]
     pub space_forget: unsafe extern "C" fn(*const dss_module, *const u8) -> i32,
+    /// Gives an offload xstream work in short steps. \[any, serving\]
+    pub chore_register: unsafe extern "C" fn(
+        *const dss_module,
+        *const dss_chore_attr,
+        dss_chore_func_t,
+        *mut c_void,
+        *mut u32,
+    ) -> i32,
 }

@@ -89,6 +89,25 @@ pub struct dss_coll_args {
     pub ca_reserved: u32,
 }
 
+/// Work in short steps for an offload xstream.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct dss_chore_attr {
+    /// Copied; not empty.
+    pub name: *const c_char,
+    /// `DSS_XS_IOFW` or `DSS_XS_OFFLOAD`.
+    pub xs_type: i32,
+    /// The target that it is done for.
+    pub tgt_id: i32,
+    /// What it takes of the xstream's, until its last step.
+    pub credits: u32,
+    /// `DSS_CHORE_PRIORITY`.
+    pub flags: u32,
+}
+
+/// A chore's step: `DSS_CHORE_*` in and out. It must not wait.
+pub type dss_chore_func_t = Option<unsafe extern "C" fn(arg: *mut c_void, status: i32) -> i32>;
+
 /// The answer to an RPC that was waited for.
 #[repr(C)]
 pub struct dss_rpc_answer {

@@ -2,6 +2,7 @@
 
 pub(crate) mod bdev;
 pub(crate) mod buffer;
+pub(crate) mod chore;
 pub(crate) mod collective;
 pub(crate) mod drpc;
 pub(crate) mod metric;

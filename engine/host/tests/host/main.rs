@@ -1,6 +1,7 @@
 //! The host on real xstreams, with a module written with the SDK and one that calls the table by hand.
 #![allow(missing_docs, unreachable_pub, reason = "tests")]
 
+mod chores;
 mod fixture;
 mod life;
 mod memory;

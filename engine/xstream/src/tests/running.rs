@@ -73,7 +73,7 @@ fn try_start(layout: Layout, registry: &KeyRegistry) -> Result<XstreamSet, Start
     )
 }
 
-fn start(targets: u32, helpers: u32) -> XstreamSet {
+pub(super) fn start(targets: u32, helpers: u32) -> XstreamSet {
     try_start(layout(targets, helpers), &KeyRegistry::new()).unwrap()
 }
 

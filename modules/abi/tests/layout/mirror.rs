@@ -53,10 +53,11 @@ pub fn structs() -> Vec<Struct> {
             cond_create, cond_wait, cond_signal, cond_broadcast, cond_free,
             barrier_create, barrier_wait, barrier_free, bdev_io_wait, rpc_call_wait, rpc_answer_free,
             sched_req_get, sched_req_turn, sched_req_yield, sched_req_asleep, sched_req_put,
-            space_report, space_pressure, space_forget }
+            space_report, space_pressure, space_forget, chore_register }
         dss_ult_attr { name, xs_type, tgt_id, stack_size, flags, period_ms }
         dss_coll_ops { co_func, co_reduce, co_reduce_arg_alloc, co_reduce_arg_free }
         dss_coll_args { ca_func_args, ca_aggregator, ca_tgt_bitmap, ca_tgt_bitmap_sz, ca_reserved }
+        dss_chore_attr { name, xs_type, tgt_id, credits, flags }
         dss_rpc_answer { status, reserved, body, body_len, bulk, owner }
         dss_req_attr { r#type, flags, timeout_ms, reserved, pool_uuid }
         dss_module { sm_magic, sm_size, sm_fingerprint, sm_level, sm_mod_id, sm_ver, sm_reserved, sm_name, sm_facs, sm_host, sm_key, sm_init, sm_fini, sm_setup, sm_cleanup, sm_proto_count, sm_reserved2, sm_proto, sm_drpc_handlers, sm_get_req_attr, sm_needs, sm_provides, sm_about }
@@ -94,6 +95,11 @@ pub fn constants() -> Vec<(&'static str, i128)> {
         DSS_DEEP_STACK_SZ,
         DSS_FOREVER,
         DSS_COLL_LEFT_OUT,
+        DSS_CHORE_NEW,
+        DSS_CHORE_YIELD,
+        DSS_CHORE_DONE,
+        DSS_CHORE_CANCELED,
+        DSS_CHORE_PRIORITY,
         DSS_BDEV_FUA,
         DSS_XS_SELF,
         DSS_XS_VOS,
@@ -134,6 +140,7 @@ macro_rules! function_types {
 pub fn function_types() -> Vec<(&'static str, usize)> {
     function_types![
         dss_bdev_done_t,
+        dss_chore_func_t,
         dss_drpc_handler_t,
         dss_exec_func_t,
         dss_func_t,
