@@ -327,6 +327,8 @@ pub(crate) enum Bench {
     Tls(BenchSeconds),
     /// A 64-byte dRPC echo beside a bare SOCK_SEQPACKET ping-pong.
     Drpc(BenchSeconds),
+    /// `keel engine status` on a running engine, while puts and gets keep its targets busy.
+    Control(BenchControl),
     /// The NVMe driver over an emulated controller: its own time per I/O, without the device's.
     Nvme(BenchNvme),
 }
@@ -390,6 +392,21 @@ pub(crate) struct BenchSched {
 }
 
 #[derive(Args)]
+pub(crate) struct BenchControl {
+    /// Connections that put and get, each one after the other.
+    #[arg(long, default_value_t = 8, value_parser = parse_connections)]
+    pub(crate) connections: usize,
+
+    /// Bytes of each object.
+    #[arg(long, default_value = "4KiB", value_parser = parse_size)]
+    pub(crate) object_size: u64,
+
+    /// How long it runs; the first quarter without load.
+    #[arg(long, default_value_t = 10.0, value_parser = parse_seconds)]
+    pub(crate) seconds: f64,
+}
+
+#[derive(Args)]
 pub(crate) struct BenchBdev {
     /// null, malloc, file:PATH (an existing file), or nvme:ADDRESS (a controller bound to vfio-pci); writes overwrite it.
     #[arg(long)]
@@ -415,6 +432,13 @@ fn parse_size(text: &str) -> Result<u64, String> {
     text.parse::<engine_config::ByteSize>()
         .map(|size| size.0)
         .map_err(|error| error.to_string())
+}
+
+fn parse_connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(connections @ 1..=256) => Ok(connections),
+        _ => Err("expected a number of connections from 1 to 256".to_owned()),
+    }
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {

@@ -1,6 +1,7 @@
 //! One file per noun of the command line.
 
 mod bench;
+mod bench_control;
 mod config;
 mod cont;
 mod devices;

@@ -1,8 +1,9 @@
-//! `keel bench bdev|message|idle|ult|sched|tls|drpc|nvme`: runs in this process, needs no engine.
+//! `keel bench bdev|message|idle|ult|sched|tls|drpc|nvme`: runs in this process, needs no engine; `control` is in a file of its own.
 
 use engine_bench::{Latency, bdev, drpc, idle, message, nvme, peer, sched, tls, ult};
 
 use crate::cli::{Bench, BenchBdev, BenchNvme, BenchPeer, BenchSched, Cli};
+use crate::commands::bench_control;
 use crate::error::{CliError, Exit};
 use crate::output::{show, table};
 
@@ -31,6 +32,7 @@ pub(crate) fn run(cli: &Cli, command: &Bench) -> Result<(), CliError> {
         ),
         Bench::Ult(options) => ult(cli, options),
         Bench::Sched(options) => sched(cli, options),
+        Bench::Control(options) => bench_control::run(cli, options),
         Bench::Tls(options) => show(
             cli.output,
             &tls::run(options.seconds).map_err(failed)?,
