@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::budget::Budget;
 use crate::calls::{Calls, Reply};
 use crate::drain::{self, DrainWatch};
 use crate::fabric::Fabric;
+use crate::group::{self, Admitted, Duplicates, Links};
 use crate::home::{Control, Home, Message};
 use crate::log_gate::LogGate;
 use crate::metrics::Metrics;
@@ -31,6 +33,9 @@ use crate::tcp::{Session, adopt};
 
 /// Messages taken from the ring before other tasks of the xstream get their turn.
 const MESSAGE_BATCH: usize = 64;
+
+/// Lanes are never used twice by a process.
+static LANES: AtomicU32 = AtomicU32::new(1);
 
 thread_local! {
     /// The endpoints of the xstreams that this OS thread hosts: a few.
@@ -56,6 +61,11 @@ pub(crate) struct Endpoint {
     queue: Option<Queue>,
     calls: Rc<Calls>,
     call_ids: Cell<u64>,
+    group: group::View,
+    /// Tells this xstream's calls to other engines from those of others here.
+    lane: u32,
+    links: Links,
+    duplicates: RefCell<Duplicates>,
     sessions: RefCell<Table<Rc<Session>>>,
     /// Sessions that wait for memory or a place in flight, first come first.
     waiting: RefCell<VecDeque<Key>>,
@@ -110,6 +120,10 @@ impl Endpoint {
                 view: View::new(registry),
                 calls: Calls::new(options.max_calls),
                 call_ids: Cell::new(1),
+                group: group::View::new(options.group.clone()),
+                lane: LANES.fetch_add(1, Ordering::Relaxed),
+                links: Links::default(),
+                duplicates: RefCell::default(),
                 sessions: RefCell::new(Table::new(options.max_connections)),
                 waiting: RefCell::default(),
                 phase: Cell::new(Phase::Serving),
@@ -164,6 +178,62 @@ impl Endpoint {
             return Err(Der::SHUTDOWN);
         }
         self.calls.open().ok_or(Der::OVERLOAD_RETRY)
+    }
+
+    pub(crate) fn group(&self) -> &group::View {
+        &self.group
+    }
+
+    pub(crate) fn lane(&self) -> u32 {
+        self.lane
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// A request from a connection: one of an engine must be of the same group, and is carried out once.
+    pub(crate) fn admit(&self, mut request: Request) {
+        let Some(stamp) = request.engine() else {
+            return self.route(request);
+        };
+        let ours = self
+            .group
+            .with(|group| group.version() == stamp.group && group.member(stamp.rank).is_some());
+        if !ours {
+            self.metrics.strangers.increment(1);
+            request.forget_stamp();
+            return request.reply_error(Der::GRPVER);
+        }
+        if stamp.number == 0 {
+            return self.route(request);
+        }
+        // Answered outside of the borrow: the answer looks at the same table.
+        let admitted = self.duplicates.borrow_mut().admit(&stamp, request);
+        match admitted {
+            Admitted::New(request) => self.route(request),
+            Admitted::Waits => self.metrics.duplicates.increment(1),
+            Admitted::Known(request, status, body) => {
+                self.metrics.duplicates.increment(1);
+                request.reply(status, &body, None);
+            }
+        }
+    }
+
+    /// The answer to a call that may come again is kept, and goes to its other attempts as well.
+    fn remember(&self, answer: &Answer) {
+        let Some(stamp) = answer.info.stamp.filter(|stamp| stamp.number != 0) else {
+            return;
+        };
+        let carried_out = answer.status != Der::OVERLOAD_RETRY.neg();
+        let kept = (answer.status, answer.body.as_slice(), answer.bulk.is_some());
+        let waiting = self
+            .duplicates
+            .borrow_mut()
+            .finish(&stamp, carried_out.then_some(kept));
+        for attempt in waiting {
+            attempt.reply(answer.status, &answer.body, None);
+        }
     }
 
     /// To the handler, if the tag is this xstream's, else to the xstream that has it.
@@ -230,6 +300,7 @@ impl Endpoint {
             self.metrics.errors.increment(1);
         }
         self.note_slow(&answer);
+        self.remember(&answer);
         match slot {
             Slot::Call(key) => {
                 let Answer {
@@ -386,6 +457,7 @@ impl Endpoint {
                     queue.close();
                 }
                 self.calls.fail_all(Der::SHUTDOWN);
+                self.links.close();
                 self.kick_all(Some("the engine is shutting down"));
                 // Nobody may wait for it any more.
                 let _ = done.send(drain::report(self, 0));

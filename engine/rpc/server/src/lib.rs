@@ -3,7 +3,7 @@
 //! [`Registry`] maps (module id, version, operation) to an [`RpcHandler`]. [`RpcServer`] makes every xstream an endpoint:
 //! it polls its own sockets, serves requests for its tag and passes others on over message rings. A [`Request`] is
 //! answered once, now or later, in any order. Modules of one engine call each other with [`call`]; [`Transport`] is
-//! what a caller sees whatever carries the request. Frames, limits and the blocking client are `rpc_wire`'s.
+//! what a caller sees whatever carries the request, and [`Ranks`] finds the other engines of a group. Frames, limits and the blocking client are `rpc_wire`'s.
 //!
 //! Below: `rpc_wire`, `spdk_thread` (tasks, watched descriptors), `spdk_env` (DMA buffers). Above: `engine_host`, which
 //! lends all this to modules.
@@ -19,6 +19,7 @@
 //! | `endpoint`, `home`, `fabric` | one xstream's side; what others reach of it; what all share |
 //! | `tcp` | sockets: listener, handshake, connection in, connection out |
 //! | `queue` | requests that wait for the scheduler |
+//! | `group` | other engines, by rank |
 //! | `transport`, `calls` | calls from here, and their waiting answers |
 //! | `options`, `budget`, `bulk`, `table`, `bell` | bounds and memory |
 //! | `metrics`, `slow`, `log_gate` | what operators see |
@@ -30,6 +31,7 @@ mod calls;
 mod drain;
 mod endpoint;
 mod fabric;
+mod group;
 mod home;
 mod log_gate;
 mod metrics;
@@ -45,12 +47,15 @@ mod transport;
 
 pub use bulk::BulkPools;
 pub use calls::{PendingCall, Reply};
+pub use group::{
+    Again, GROUP_MODULE, Group, Heartbeat, Member, Membership, RankCall, Ranks, Seen, register,
+};
 pub use options::{BulkClass, Options, SlowHook};
 pub use registry::{
     HandlerEntry, MAX_MODULE_ID, MAX_VERSIONS, ProtocolInfo, RegisterError, Registry, RpcHandler,
 };
 pub use request::{Peer, Request};
-pub use rpc_wire::Opcode;
+pub use rpc_wire::{Opcode, Stamp};
 pub use server::{RpcServer, Seat, StartError};
 pub use slow::SlowRequest;
 pub use tcp::{ConnectError, TcpTransport};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::group::Membership;
 use crate::slow::SlowRequest;
 
 /// One pool of bulk buffers.
@@ -49,6 +50,8 @@ pub struct Options {
     pub write_timeout: Duration,
     /// A request that took this long is counted and logged; zero = none is.
     pub slow_request: Duration,
+    /// The engine's group, for calls among its members; by default it is in none, and refuses all such calls with GRPVER.
+    pub group: Membership,
     /// Called for each slow request.
     pub on_slow: Option<SlowHook>,
 }
@@ -82,6 +85,7 @@ impl Default for Options {
             frame_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             slow_request: Duration::from_secs(1),
+            group: Membership::default(),
             on_slow: None,
         }
     }
@@ -97,6 +101,7 @@ impl fmt::Debug for Options {
             )
             .field("max_in_flight", &self.max_in_flight)
             .field("bulk", &self.bulk)
+            .field("group", &self.group)
             .finish_non_exhaustive()
     }
 }

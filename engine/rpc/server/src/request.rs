@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use daos_errno::Der;
 use engine_xstream::sched::{Rejected, ServiceTicket};
-use rpc_wire::{MAX_BODY, MAX_BULK, Opcode};
+use rpc_wire::{MAX_BODY, MAX_BULK, Opcode, Stamp};
 use spdk_env::DmaBuf;
 
 use crate::bulk::Bulk;
@@ -46,6 +46,8 @@ pub(crate) struct Info {
     pub enqueue_id: u64,
     /// The requester gives up after so many milliseconds; 0: it does not say.
     pub timeout_ms: u32,
+    /// Of a call by an engine of the group.
+    pub stamp: Option<Stamp>,
     /// Bytes of body that count against the receiving xstream's bound until the answer.
     pub charge: u32,
 }
@@ -122,6 +124,16 @@ impl Request {
     /// The scheduler would not get to it in time.
     pub(crate) fn reject(mut self, rejected: Rejected) {
         self.answer(Der::OVERLOAD_RETRY.neg(), &[], None, Some(rejected));
+    }
+
+    /// It counts for itself alone: another attempt of the same call is the one that is remembered.
+    pub(crate) fn forget_stamp(&mut self) {
+        self.info.stamp = None;
+    }
+
+    /// Who called, if it was an engine of the group, in the version of the group that this engine knows.
+    pub fn engine(&self) -> Option<Stamp> {
+        self.info.stamp
     }
 
     /// Module, version and operation.

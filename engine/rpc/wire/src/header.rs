@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 0 | 4 | magic "KRPC" |
 //! | 4 | 2 | header version |
-//! | 6 | 2 | flags: bit 0 = response |
+//! | 6 | 2 | flags: bit 0 = response, bit 1 = from an engine of the group: the body ends with a [`crate::Stamp`] |
 //! | 8 | 4 | opcode |
 //! | 12 | 4 | tag: 0 = system xstream, 1 + t = main xstream of target t |
 //! | 16 | 8 | request id, chosen by the requester, repeated in the response |
@@ -34,13 +34,15 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"KRPC");
 pub const HEADER_VERSION: u16 = 1;
 /// Flag: this frame answers a request.
 pub const FLAG_RESPONSE: u16 = 1;
+/// Flag of requests: the body ends with a [`crate::Stamp`], by which one engine of a group knows another.
+pub const FLAG_ENGINE: u16 = 2;
 
 const CRC_AT: usize = 60;
 
 /// One frame's header. Lengths and checksums of body and bulk are set by [`Header::seal`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Header {
-    /// [`FLAG_RESPONSE`] or 0.
+    /// [`FLAG_RESPONSE`], [`FLAG_ENGINE`] or 0.
     pub flags: u16,
     /// Opcode; responses repeat the request's.
     pub opcode: u32,
@@ -166,7 +168,7 @@ impl Header {
             return Err(HeaderError::Version(version));
         }
         let flags = u16_at(bytes, 6);
-        if flags & !FLAG_RESPONSE != 0 {
+        if flags & !(FLAG_RESPONSE | FLAG_ENGINE) != 0 {
             return Err(HeaderError::Reserved(flags));
         }
         let header = Header {

@@ -16,6 +16,7 @@
 //! | `opcode` | module id, version and operation in 32 bits |
 //! | `header` | the 64 bytes, limits, what can be wrong with them |
 //! | `hello` | the first exchange on a connection |
+//! | `stamp` | what an engine adds to its calls to others of its group |
 //! | `decoder` | bytes to frames, incrementally, into the caller's buffers |
 //! | `outgoing` | one frame on its way out, without copying it together |
 //! | `client`, `client_error` | the blocking, pipelined client |
@@ -27,13 +28,16 @@ mod header;
 mod hello;
 mod opcode;
 mod outgoing;
+mod stamp;
 
 pub use client::{Client, ClientOptions, Reply, Retry};
 pub use client_error::ClientError;
 pub use decoder::{Buffers, Damage, Decoder, Frame, Step};
 pub use header::{
-    FLAG_RESPONSE, HEADER_LEN, HEADER_VERSION, Header, HeaderError, MAGIC, MAX_BODY, MAX_BULK,
+    FLAG_ENGINE, FLAG_RESPONSE, HEADER_LEN, HEADER_VERSION, Header, HeaderError, MAGIC, MAX_BODY,
+    MAX_BULK,
 };
 pub use hello::{HelloReply, HelloRequest, PROTOCOL};
 pub use opcode::Opcode;
 pub use outgoing::Outgoing;
+pub use stamp::Stamp;

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use daos_errno::Der;
 use rpc_wire::{
-    Buffers, Decoder, Frame, Header, HelloReply, HelloRequest, MAX_BODY, MAX_BULK, Opcode,
-    PROTOCOL, Step,
+    Buffers, Decoder, FLAG_ENGINE, Frame, Header, HelloReply, HelloRequest, MAX_BODY, MAX_BULK,
+    Opcode, PROTOCOL, Stamp, Step,
 };
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
@@ -121,10 +121,30 @@ impl TcpTransport {
         self.owner.0.closed.get()
     }
 
-    fn start(
+    /// As [`Transport::call`], in the name of this engine, which waits for `after_ms`.
+    pub(crate) fn call_as_engine(
         &self,
         tag: u32,
         opcode: Opcode,
+        (mut body, bulk): (Vec<u8>, Option<(DmaBuf, usize)>),
+        stamp: Stamp,
+        after_ms: u32,
+    ) -> PendingCall {
+        stamp.put(&mut body);
+        let header = Header {
+            flags: FLAG_ENGINE,
+            opcode: opcode.0,
+            tag,
+            after_ms,
+            ..Header::default()
+        };
+        self.send(header, body, bulk)
+            .unwrap_or_else(PendingCall::failed)
+    }
+
+    fn send(
+        &self,
+        header: Header,
         body: Vec<u8>,
         bulk: Option<(DmaBuf, usize)>,
     ) -> Result<PendingCall, Der> {
@@ -142,10 +162,8 @@ impl TcpTransport {
         let key = link.calls.open().ok_or(Der::OVERLOAD_RETRY)?;
         let pending = PendingCall::waiting(Rc::clone(&link.calls), key);
         let header = Header {
-            opcode: opcode.0,
-            tag,
             request_id: key.to_u64(),
-            ..Header::default()
+            ..header
         };
         let bulk = bulk
             .filter(|(_, len)| *len > 0)
@@ -164,21 +182,23 @@ impl fmt::Debug for TcpTransport {
 }
 
 impl Transport for TcpTransport {
-    type Pending = PendingCall;
-
     fn name(&self) -> &'static str {
         "tcp"
     }
 
-    fn call(
+    fn start(
         &self,
         tag: u32,
         opcode: Opcode,
         body: Vec<u8>,
         bulk: Option<(DmaBuf, usize)>,
-    ) -> PendingCall {
-        self.start(tag, opcode, body, bulk)
-            .unwrap_or_else(PendingCall::failed)
+    ) -> Result<PendingCall, Der> {
+        let header = Header {
+            opcode: opcode.0,
+            tag,
+            ..Header::default()
+        };
+        self.send(header, body, bulk)
     }
 }
 

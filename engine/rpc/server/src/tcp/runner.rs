@@ -8,7 +8,8 @@ use std::task::Poll;
 
 use daos_errno::Der;
 use rpc_wire::{
-    Buffers, Damage, Decoder, Frame, Header, HeaderError, HelloReply, Opcode, PROTOCOL, Step,
+    Buffers, Damage, Decoder, FLAG_ENGINE, Frame, Header, HeaderError, HelloReply, Opcode,
+    PROTOCOL, Stamp, Step,
 };
 use spdk_thread::{TaskWaker, sleep_until, yield_now};
 use thiserror::Error;
@@ -281,7 +282,7 @@ impl Runner {
     fn dispatch(&mut self, frame: Frame<Bulk>) -> Result<(), End> {
         let Frame {
             header,
-            body,
+            mut body,
             bulk,
             damage,
         } = frame;
@@ -302,6 +303,11 @@ impl Runner {
             .metrics
             .in_flight
             .set(endpoint.budget.requests() as f64);
+        let from_engine = header.flags & FLAG_ENGINE != 0 && damage.is_none();
+        let stamp = match from_engine {
+            true => Stamp::take(&mut body),
+            false => None,
+        };
         let info = Info {
             opcode: header.opcode(),
             tag: header.tag,
@@ -311,6 +317,7 @@ impl Runner {
             arrived: endpoint.now(),
             enqueue_id: header.enqueue_id,
             timeout_ms: header.after_ms,
+            stamp,
             charge,
         };
         let route = Route {
@@ -319,7 +326,8 @@ impl Runner {
         };
         let request = Request::new(info, body, bulk, route);
         match damage {
-            None => endpoint.route(request),
+            None if from_engine && stamp.is_none() => request.reply_error(Der::PROTO),
+            None => endpoint.admit(request),
             Some(damage) => {
                 endpoint.metrics.damaged.increment(1);
                 if let Some(left_out) = endpoint.log_gate.pass(endpoint.now()) {

@@ -25,6 +25,18 @@ impl Loopback {
             .map(|endpoint| Loopback { endpoint })
             .ok_or(Der::UNINIT)
     }
+}
+
+impl fmt::Debug for Loopback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Loopback(from {})", self.endpoint.name())
+    }
+}
+
+impl Transport for Loopback {
+    fn name(&self) -> &'static str {
+        "loopback"
+    }
 
     fn start(
         &self,
@@ -51,6 +63,7 @@ impl Loopback {
             arrived: endpoint.now(),
             enqueue_id: 0,
             timeout_ms: 0,
+            stamp: None,
             charge: 0,
         };
         let pending = PendingCall::waiting(Rc::clone(endpoint.calls()), key);
@@ -63,31 +76,6 @@ impl Loopback {
         };
         endpoint.route(Request::new(info, body, bulk, route));
         Ok(pending)
-    }
-}
-
-impl fmt::Debug for Loopback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Loopback(from {})", self.endpoint.name())
-    }
-}
-
-impl Transport for Loopback {
-    type Pending = PendingCall;
-
-    fn name(&self) -> &'static str {
-        "loopback"
-    }
-
-    fn call(
-        &self,
-        tag: u32,
-        opcode: Opcode,
-        body: Vec<u8>,
-        bulk: Option<(DmaBuf, usize)>,
-    ) -> PendingCall {
-        self.start(tag, opcode, body, bulk)
-            .unwrap_or_else(PendingCall::failed)
     }
 }
 

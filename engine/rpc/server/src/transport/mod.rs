@@ -2,35 +2,45 @@
 
 mod loopback;
 
-use std::future::Future;
-
 use daos_errno::Der;
 use rpc_wire::Opcode;
 use spdk_env::DmaBuf;
 
 pub use loopback::{Loopback, call};
 
-use crate::calls::Reply;
+use crate::calls::PendingCall;
 
 /// A way to an engine's xstreams. What a module can do over one it can do over another: the same opcodes, tags,
 /// statuses and limits. Own xstream only.
 pub trait Transport {
-    /// A call under way.
-    type Pending: Future<Output = Result<Reply, Der>>;
-
     /// For logs.
     fn name(&self) -> &'static str;
+
+    /// As [`Transport::call`]; an error says that nothing was sent.
+    ///
+    /// # Errors
+    /// OVERFLOW, OVERLOAD_RETRY, SHUTDOWN, UNREACH.
+    fn start(
+        &self,
+        tag: u32,
+        opcode: Opcode,
+        body: Vec<u8>,
+        bulk: Option<(DmaBuf, usize)>,
+    ) -> Result<PendingCall, Der>;
 
     /// Sends a request to the xstream of `tag` (0 = system, 1 + t = main of target t). `bulk` is a buffer and how many
     /// of its bytes count; it moves with the request.
     ///
     /// The future's error says that no answer will come (BAD_TARGET, OVERFLOW, OVERLOAD_RETRY, SHUTDOWN, UNREACH);
-    /// what the handler answered, errors included, is in [`Reply::status`].
+    /// what the handler answered, errors included, is in [`crate::Reply::status`].
     fn call(
         &self,
         tag: u32,
         opcode: Opcode,
         body: Vec<u8>,
         bulk: Option<(DmaBuf, usize)>,
-    ) -> Self::Pending;
+    ) -> PendingCall {
+        self.start(tag, opcode, body, bulk)
+            .unwrap_or_else(PendingCall::failed)
+    }
 }

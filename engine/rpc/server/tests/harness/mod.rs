@@ -1,6 +1,8 @@
 //! An engine's RPC service on real reactors and sockets: one system thread and one thread per target on two cores.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod proxy;
+
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -103,6 +105,10 @@ impl Engine {
     }
 
     pub fn start_with(targets: u32, change: impl FnOnce(&mut Options)) -> Engine {
+        Engine::start_at(targets, SocketAddr::from(([127, 0, 0, 1], 0)), change)
+    }
+
+    pub fn start_at(targets: u32, listen: SocketAddr, change: impl FnOnce(&mut Options)) -> Engine {
         let held = Held::default();
         let registry = Registry::new();
         registry
@@ -136,11 +142,7 @@ impl Engine {
         };
         let mut options = Options::default();
         change(&mut options);
-        engine.server = Some(
-            engine
-                .serve(Some("127.0.0.1:0".parse().unwrap()), options)
-                .unwrap(),
-        );
+        engine.server = Some(engine.serve(Some(listen), options).unwrap());
         engine
     }
 

@@ -1,0 +1,217 @@
+//! Who of the group is there: every member is asked, again and again, and says which life it lives.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use daos_errno::Der;
+use rpc_wire::Opcode;
+use spdk_thread::{Thread, quiet, timeout};
+
+use crate::group::{Group, Membership, RankCall, Ranks};
+use crate::registry::{HandlerEntry, RegisterError, Registry};
+use crate::request::Request;
+
+/// Module id of the calls that engines keep their group together with.
+pub const GROUP_MODULE: u8 = 127;
+const PING: Opcode = Opcode::new(GROUP_MODULE, 1, 0);
+
+/// Lets the engine answer other members' heartbeats: its life in 8 bytes, little-endian.
+///
+/// # Errors
+/// When it does already.
+pub fn register(registry: &Registry, membership: &Membership) -> Result<(), RegisterError> {
+    let life = membership.incarnation().to_le_bytes();
+    let ping = move |request: Request| request.reply(0, &life, None);
+    let entry = HandlerEntry::new(PING.index(), "group_ping", Arc::new(ping));
+    registry.register_protocol(GROUP_MODULE, PING.version(), vec![entry])
+}
+
+/// A member as it was seen last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its rank.
+    pub rank: u32,
+    /// Where it is asked.
+    pub address: SocketAddr,
+    /// Whether it has answered within the time that a member may be silent.
+    pub alive: bool,
+    /// Which life it said it lives; 0: it never answered.
+    pub incarnation: u64,
+    /// When it answered last, ns of the thread's clock.
+    pub heard_ns: u64,
+    /// How long the last answer took, ns.
+    pub took_ns: u64,
+    /// Why it did not answer the last time, if it did not: GRPVER, it has another version of the group.
+    pub failure: Option<Der>,
+}
+
+/// What is known of the members. A handle: any thread may look.
+#[derive(Clone, Default)]
+pub struct Heartbeat {
+    seen: Arc<Mutex<BTreeMap<u32, Seen>>>,
+}
+
+impl Heartbeat {
+    /// Begins to ask every member but this one each `period`; one that has not answered for `silent` is not alive. `changed` hears of
+    /// each member whose life or liveness is new. On the system xstream; it ends with the RPC service.
+    ///
+    /// # Errors
+    /// UNINIT off any xstream with an RPC service, NOMEM at the bound of tasks.
+    pub fn start(
+        membership: &Membership,
+        (period, silent): (Duration, Duration),
+        changed: impl Fn(&Seen) + 'static,
+    ) -> Result<Heartbeat, Der> {
+        let (thread, ranks) = (
+            spdk_thread::current().ok_or(Der::UNINIT)?,
+            Ranks::current()?,
+        );
+        let heartbeat = Heartbeat::default();
+        let beat = Beat {
+            heartbeat: heartbeat.clone(),
+            membership: membership.clone(),
+            ranks,
+            thread: thread.clone(),
+            period,
+            silent,
+            changed: Box::new(changed),
+        };
+        let run = quiet(Rc::new(beat).run());
+        drop(
+            thread
+                .spawn("group heartbeat", run)
+                .map_err(|_| Der::NOMEM)?,
+        );
+        Ok(heartbeat)
+    }
+
+    /// All members but this engine, by rank.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.lock().values().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Seen>> {
+        // Plain values: a panic elsewhere leaves them whole.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Heartbeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.seen()).finish()
+    }
+}
+
+struct Beat {
+    heartbeat: Heartbeat,
+    membership: Membership,
+    ranks: Ranks,
+    thread: Thread,
+    period: Duration,
+    silent: Duration,
+    changed: Box<dyn Fn(&Seen)>,
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Beat {
+    async fn run(self: Rc<Self>) {
+        loop {
+            let group = self.membership.get();
+            self.follow(&group);
+            for member in group
+                .members()
+                .iter()
+                .filter(|m| m.rank != self.membership.me())
+            {
+                let ask = quiet(Rc::clone(&self).ask(member.rank));
+                if self.thread.spawn("group ping", ask).is_err() {
+                    tracing::warn!(
+                        rank = member.rank,
+                        "no task to ask this member: the xstream is at its bound"
+                    );
+                }
+            }
+            if timeout(nanos(self.period), self.ranks.closed())
+                .await
+                .is_ok()
+            {
+                return;
+            }
+        }
+    }
+
+    /// Members come and go with the group.
+    fn follow(&self, group: &Group) {
+        let mut seen = self.heartbeat.lock();
+        seen.retain(|rank, _| group.member(*rank).is_some());
+        for member in group
+            .members()
+            .iter()
+            .filter(|m| m.rank != self.membership.me())
+        {
+            let entry = seen.entry(member.rank).or_insert(Seen {
+                rank: member.rank,
+                address: member.address,
+                alive: false,
+                incarnation: 0,
+                heard_ns: 0,
+                took_ns: 0,
+                failure: None,
+            });
+            entry.address = member.address;
+        }
+    }
+
+    async fn ask(self: Rc<Self>, rank: u32) {
+        let begun = self.thread.now();
+        // One period and a bit: the next question does not wait for this one's end.
+        let limit = self.period.max(Duration::from_millis(100)) * 2;
+        let answer = self
+            .ranks
+            .call(rank, RankCall::new(PING, Vec::new(), limit))
+            .await;
+        let life = answer.and_then(|reply| {
+            let reply = reply.into_result()?;
+            let bytes = reply.body.as_slice().try_into().map_err(|_| Der::PROTO)?;
+            Ok(u64::from_le_bytes(bytes))
+        });
+        let now = self.thread.now();
+        let told = {
+            let mut seen = self.heartbeat.lock();
+            let Some(member) = seen.get_mut(&rank) else {
+                return;
+            };
+            let before = (member.alive, member.incarnation);
+            match life {
+                Ok(life) => {
+                    (member.incarnation, member.heard_ns) = (life.max(member.incarnation), now);
+                    (member.took_ns, member.failure) = (now - begun, None);
+                    member.alive = true;
+                }
+                Err(der) => {
+                    member.failure = Some(der);
+                    member.alive = member.alive && now - member.heard_ns < nanos(self.silent);
+                }
+            }
+            (before != (member.alive, member.incarnation)).then_some(*member)
+        };
+        if let Some(member) = told {
+            match member.alive {
+                true => {
+                    tracing::info!(rank, incarnation = member.incarnation, address = %member.address, "a member of the group is there")
+                }
+                false => {
+                    tracing::warn!(rank, address = %member.address, why = ?member.failure, "a member of the group does not answer")
+                }
+            }
+            (self.changed)(&member);
+        }
+    }
+}
