@@ -19,7 +19,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `engine`, `device`, `services`, `watchdog`, `health` | the sections of the file |
+//! | `engine`, `device`, `services`, `watchdog`, `health`, `group` | the sections of the file |
 //! | `size`, `cpus` | `"64MiB"`, `"2-9,12"` |
 //! | `tree` | the parsed text with the place of every key |
 //! | `shape`, `words` | what the file may look like, from the JSON schema |
@@ -36,6 +36,7 @@ mod document;
 mod engine;
 mod error;
 mod explain;
+mod group;
 mod health;
 mod machine;
 mod render;
@@ -59,6 +60,7 @@ pub use document::Document;
 pub use engine::Engine;
 pub use error::{ConfigError, ConfigErrors, Kind};
 pub use explain::{UnknownKey, explain, keys};
+pub use group::{Group, GroupMember};
 pub use health::Health;
 pub use machine::{Machine, MachineCpu, PathInfo, PathKind, UnusableCpu};
 pub use services::{Drpc, LogFormat, Modules, Rpc, Telemetry};
@@ -93,6 +95,9 @@ pub struct Config {
 
     /// When a device is taken out of use by itself.
     pub health: Health,
+
+    /// The engines that form one system.
+    pub group: Group,
 
     /// The block devices, in order. As many devices as targets: target 0 gets the first, target 1 the second, and so on. Fewer:
     /// the targets must divide evenly, and consecutive targets share a device in equal slices.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::ByteSize;
 use crate::error::{ConfigError, Kind};
-use crate::shape::{Shape, ShapeKind};
+use crate::shape::{Format, Shape, ShapeKind};
 use crate::tree::{At, Entry, Node, Table, Value};
 use crate::words;
 
@@ -353,6 +353,7 @@ fn filler(kind: &ShapeKind) -> Value {
         ShapeKind::Integer { min, .. } => Value::Integer(*min),
         ShapeKind::Boolean => Value::Boolean(false),
         ShapeKind::Size { min, .. } => Value::String(min.to_string()),
+        ShapeKind::Text(Format::SocketAddress) => Value::String("0.0.0.0:0".into()),
         ShapeKind::Text(_) => Value::String(String::new()),
         ShapeKind::List { .. } => Value::Array(Vec::new()),
         ShapeKind::Table { .. } => Value::Table(Table::default()),

@@ -116,6 +116,13 @@ fn nvme_is_two_ssds_that_have_to_be_there() {
 fn two_nodes_differ_in_rank_and_address() {
     let config = load("two_nodes.toml");
     assert_eq!(config.engine.rank, Some(0));
+    let ranks: Vec<u32> = config
+        .group
+        .member
+        .iter()
+        .map(|member| member.rank)
+        .collect();
+    assert_eq!(ranks, [0, 1]);
     config
         .check(&storage_node(6))
         .unwrap_or_else(|errors| panic!("{errors}"));

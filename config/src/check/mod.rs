@@ -5,6 +5,7 @@
 
 mod devices;
 mod files;
+mod group;
 mod network;
 mod xstreams;
 
@@ -19,6 +20,7 @@ pub(crate) fn all(rules: &mut Rules<'_>) {
     devices::check(rules);
     files::check(rules);
     network::check(rules);
+    group::check(rules);
 }
 
 /// What rules read, and what they found.

@@ -28,6 +28,7 @@ use crate::cores;
 use crate::devices::Devices;
 use crate::error::BootError;
 use crate::events::{Event, Events};
+use crate::group;
 use crate::host_check;
 use crate::identity::Identity;
 use crate::phases::Phases;
@@ -167,6 +168,7 @@ fn assemble(
         path: module.path().display().to_string(),
     });
     let parts = Parts {
+        membership: group::membership(&config, identity.incarnation),
         config,
         topology: plan.report(),
         uuid: identity.uuid,
@@ -240,18 +242,20 @@ fn serve(
     let view = watchdog.view();
     booted.watchdog = Some(watchdog);
 
+    group::register(&engine, &registries.rpc)?;
     let rpc = phases
         .run("rpc", || {
             RpcServer::start(
                 &xstreams,
                 registries.rpc.clone(),
                 Some(config.rpc.listen),
-                wiring::rpc(config),
+                wiring::rpc(config, &engine.membership),
             )
         })
         .map_err(BootError::cannot_use)?;
     let rpc_address = rpc.addr().map(|addr| addr.to_string()).unwrap_or_default();
     booted.rpc = Some(rpc);
+    let heartbeat = phases.run("group", || group::start(&engine, &xstreams))?;
     if let Some(address) = config.telemetry.metrics_listen {
         booted.metrics = Some(
             phases
@@ -271,6 +275,7 @@ fn serve(
         host: booted.host.clone(),
         rpc_address,
         metrics_address,
+        heartbeat,
     };
     let _ = engine.running.set(running);
     engine.set_state(State::AwaitingSetup);

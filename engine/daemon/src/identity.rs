@@ -1,4 +1,4 @@
-//! Who this engine is across restarts: a directory of its own, locked while it runs, with its uuid in it.
+//! Who this engine is across restarts: a directory of its own, locked while it runs, with its uuid and the number of its lives in it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -15,6 +15,8 @@ pub(crate) enum IdentityError {
     InUse { dir: PathBuf, pid: String },
     #[error("storage directory {}: {why}", dir.display())]
     Dir { dir: PathBuf, why: String },
+    #[error("{} does not hold the number of starts but `{text}`", path.display())]
+    NotACount { path: PathBuf, text: String },
     #[error("{} does not hold a uuid but `{text}`", path.display())]
     NotAUuid { path: PathBuf, text: String },
 }
@@ -22,6 +24,8 @@ pub(crate) enum IdentityError {
 /// The engine's uuid, and the lock that keeps others out for as long as this lives.
 pub(crate) struct Identity {
     pub(crate) uuid: Uuid,
+    /// Counts the engine's starts: other engines tell its lives apart by it, and a leader's terms are its lives.
+    pub(crate) incarnation: u64,
     _lock: File,
 }
 
@@ -49,7 +53,12 @@ impl Identity {
             }
             Err(error) => return Err(failed(format!("{}: {error}", path.display()))),
         };
-        Ok(Identity { uuid, _lock: lock })
+        let incarnation = one_more_life(dir)?;
+        Ok(Identity {
+            uuid,
+            incarnation,
+            _lock: lock,
+        })
     }
 }
 
@@ -81,16 +90,44 @@ fn lock(dir: &Path) -> Result<File, IdentityError> {
     Ok(file)
 }
 
+/// Counts this start; on the disk before anybody hears of it.
+fn one_more_life(dir: &Path) -> Result<u64, IdentityError> {
+    let path = dir.join("engine.starts");
+    let failed = |e: std::io::Error| IdentityError::Dir {
+        dir: dir.to_owned(),
+        why: format!("{}: {e}", path.display()),
+    };
+    let before = match fs::read_to_string(&path) {
+        Ok(text) => text
+            .trim()
+            .parse::<u32>()
+            .map_err(|_| IdentityError::NotACount {
+                path: path.clone(),
+                text: text.trim().to_owned(),
+            })?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(failed(error)),
+    };
+    let life = u64::from(before) + 1;
+    replace(dir, &path, &life.to_string()).map_err(failed)?;
+    Ok(life)
+}
+
 /// Devices are stamped with the uuid, so it must be on the disk before it is used.
 fn choose(dir: &Path, path: &Path) -> std::io::Result<Uuid> {
     let uuid = Uuid::new_v4();
+    replace(dir, path, &uuid.to_string())?;
+    Ok(uuid)
+}
+
+/// Whole or not at all, and on the disk.
+fn replace(dir: &Path, path: &Path, text: &str) -> std::io::Result<()> {
     let aside = path.with_extension("new");
     let mut file = File::create(&aside)?;
-    writeln!(file, "{uuid}")?;
+    writeln!(file, "{text}")?;
     file.sync_all()?;
     fs::rename(&aside, path)?;
-    File::open(dir)?.sync_all()?;
-    Ok(uuid)
+    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]
@@ -111,8 +148,21 @@ mod tests {
             )
         );
         let uuid = first.uuid;
+        assert_eq!(first.incarnation, 1);
         drop(first);
-        assert_eq!(Identity::open(dir.path()).unwrap().uuid, uuid);
+        let second = Identity::open(dir.path()).unwrap();
+        assert_eq!((second.uuid, second.incarnation), (uuid, 2));
+    }
+
+    #[test]
+    fn a_damaged_count_of_lives_is_not_begun_anew() {
+        let dir = tempfile::TempDir::new().unwrap();
+        fs::write(dir.path().join("engine.starts"), "many\n").unwrap();
+        let message = Identity::open(dir.path()).err().unwrap().to_string();
+        assert!(
+            message.ends_with("engine.starts does not hold the number of starts but `many`"),
+            "{message}"
+        );
     }
 
     #[test]

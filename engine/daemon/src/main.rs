@@ -14,6 +14,7 @@ mod device_watch;
 mod devices;
 mod error;
 mod events;
+mod group;
 mod host_check;
 mod identity;
 mod phases;

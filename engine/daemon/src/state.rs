@@ -8,6 +8,7 @@ use drpc_wire::keel::{self, Phase};
 use engine_config::Config;
 use engine_host::Host;
 use engine_loader::ModuleInfo;
+use engine_rpc::{Heartbeat, Membership};
 use engine_telemetry::log::LogControl;
 use engine_watchdog::View;
 use engine_xstream::Xstreams;
@@ -53,6 +54,8 @@ pub(crate) struct Running {
     pub(crate) host: Host,
     pub(crate) rpc_address: String,
     pub(crate) metrics_address: String,
+    /// Who of the group is there; `None`: this engine is alone.
+    pub(crate) heartbeat: Option<Heartbeat>,
 }
 
 /// A loaded module for listings.
@@ -67,6 +70,7 @@ pub(crate) struct Engine {
     /// Who runs where, as decided at the start.
     pub(crate) topology: keel::Topology,
     pub(crate) uuid: Uuid,
+    pub(crate) membership: Membership,
     pub(crate) started: Instant,
     pub(crate) events: Events,
     pub(crate) log: LogControl,
@@ -86,6 +90,7 @@ pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) topology: keel::Topology,
     pub(crate) uuid: Uuid,
+    pub(crate) membership: Membership,
     pub(crate) started: Instant,
     pub(crate) events: Events,
     pub(crate) log: LogControl,
@@ -99,6 +104,7 @@ impl Engine {
             config,
             topology,
             uuid,
+            membership,
             started,
             events,
             log,
@@ -116,6 +122,7 @@ impl Engine {
             config,
             topology,
             uuid,
+            membership,
             started,
             events,
             log,

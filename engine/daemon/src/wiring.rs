@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use engine_config::{Config, LogFormat, Machine};
 use engine_devices::Criteria;
 use engine_loader::SearchPath;
-use engine_rpc::BulkClass;
+use engine_rpc::{BulkClass, Membership};
 use engine_telemetry::log::{Format, LogOptions};
 use spdk_reactor::ReactorOptions;
 
@@ -61,7 +61,7 @@ const LARGE: usize = 4 << 20;
 const PIECE: usize = 1 << 20;
 const SMALL: usize = 64 << 10;
 
-pub(crate) fn rpc(config: &Config) -> engine_rpc::Options {
+pub(crate) fn rpc(config: &Config, membership: &Membership) -> engine_rpc::Options {
     let rpc = &config.rpc;
     // Half of the memory in buffers that hold any request, the rest in those that most requests need.
     let memory = rpc.bulk_memory.0 as usize;
@@ -72,6 +72,7 @@ pub(crate) fn rpc(config: &Config) -> engine_rpc::Options {
     engine_rpc::Options {
         max_connections: rpc.max_connections as usize,
         max_in_flight_per_connection: rpc.max_in_flight as usize,
+        group: membership.clone(),
         bulk: vec![class(SMALL, 8), class(PIECE, 3), class(LARGE, 2)],
         ..engine_rpc::Options::default()
     }

@@ -1,6 +1,7 @@
 //! Configurations as text, in a scratch directory of their own.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub struct Config {
     pub device_dir: Option<PathBuf>,
     /// The engine's dRPC socket.
     pub socket: PathBuf,
+    /// Where its data RPC listens.
+    pub listen: SocketAddr,
     /// Whether there is a metrics port.
     pub metrics: bool,
     /// Whether missing device files are made.
@@ -63,6 +66,7 @@ impl Config {
             module_path: None,
             control_server: None,
             device_dir: None,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             metrics: false,
             create: true,
             oversubscribe: true,
@@ -136,7 +140,8 @@ impl Config {
         if let Some(socket) = &self.control_server {
             let _ = writeln!(text, "control_server = {socket:?}");
         }
-        text += "\n[rpc]\nlisten = \"127.0.0.1:0\"\nbulk_memory = \"32MiB\"\n\n[telemetry]\nlog_mask = \"INFO\"\n";
+        let _ = writeln!(text, "\n[rpc]\nlisten = \"{}\"", self.listen);
+        text += "bulk_memory = \"32MiB\"\n\n[telemetry]\nlog_mask = \"INFO\"\n";
         if self.metrics {
             text += "metrics_listen = \"127.0.0.1:0\"\n";
         }

@@ -8,10 +8,12 @@
 )]
 #![allow(missing_docs, reason = "a test")]
 
+mod cluster;
 mod config;
 mod libraries;
 mod process;
 
+pub use cluster::Cluster;
 pub use config::{Config, Kind};
 pub use process::{Engine, Exited, PATIENCE, eventually};
 

@@ -87,6 +87,7 @@ methods! {
     KEEL 10 DEVICE_SET_FAULTY;
     KEEL 11 DEVICE_REPLACE;
     KEEL 12 ENGINE_TOPOLOGY;
+    KEEL 20 GROUP_STATUS;
 }
 
 /// The name of a method, for logs and tools.

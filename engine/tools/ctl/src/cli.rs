@@ -65,6 +65,9 @@ pub(crate) enum Command {
     /// The engine's log.
     #[command(subcommand)]
     Log(Log),
+    /// The engines that form one system.
+    #[command(subcommand)]
+    Group(Group),
     /// Storage pools.
     #[command(subcommand)]
     Pool(Pool),
@@ -112,6 +115,12 @@ pub(crate) enum Engine {
         #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
         sets: Vec<String>,
     },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Group {
+    /// Members, and who of them is there, as the asked engine sees it.
+    Status,
 }
 
 #[derive(Args)]

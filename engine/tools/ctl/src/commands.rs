@@ -7,6 +7,7 @@ mod cont;
 mod devices;
 mod drpc;
 mod engine;
+mod group;
 mod log;
 mod metrics;
 mod modules;
@@ -31,6 +32,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Tasks { pollers } => tasks::run(cli, *pollers),
         Command::Metrics => metrics::run(cli),
         Command::Log(command) => log::run(cli, command),
+        Command::Group(command) => group::run(cli, command),
         Command::Pool(command) => pool::run(cli, command),
         Command::Cont(command) => cont::run(cli, command),
         Command::Obj(command) => obj::run(cli, command),

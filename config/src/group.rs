@@ -1,0 +1,52 @@
+//! `[group]`: the engines that form one system.
+
+use std::net::SocketAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The engines that form one system. Without members this engine is alone, and needs none of this.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Group {
+    /// Version of the list of members, the same on all engines that have the same list; add one with every change. Engines refuse calls
+    /// of those that have another version, so that no two of them act on different lists.
+    #[schemars(range(min = 1, max = 4_294_967_295u32))]
+    pub version: u32,
+
+    /// How often each engine asks the others whether they are there.
+    #[schemars(range(min = 10, max = 60_000), extend("x-unit" = "milliseconds"))]
+    pub heartbeat_ms: u32,
+
+    /// How long an engine may be silent before it counts as gone, at least twice `heartbeat_ms`.
+    #[schemars(range(min = 20, max = 600_000), extend("x-unit" = "milliseconds"))]
+    pub silent_ms: u32,
+
+    /// All engines of the system, this one among them. The one with the lowest rank leads.
+    #[schemars(length(max = 1024))]
+    pub member: Vec<GroupMember>,
+}
+
+/// An engine of the system.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GroupMember {
+    /// Number of the engine in the system: its `engine.rank`.
+    #[schemars(range(min = 0, max = 65_535))]
+    pub rank: u32,
+
+    /// Where the other engines reach its data channel: its `rpc.listen`, or with a listening address of `0.0.0.0` one of its addresses.
+    #[schemars(with = "String", extend("format" = "socket-address"))]
+    pub address: SocketAddr,
+}
+
+impl Default for Group {
+    fn default() -> Group {
+        Group {
+            version: 1,
+            heartbeat_ms: 500,
+            silent_ms: 3000,
+            member: Vec::new(),
+        }
+    }
+}
