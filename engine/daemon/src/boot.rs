@@ -12,12 +12,12 @@ use engine_drpc::{DrpcServer, DrpcService, DrpcSocket};
 use engine_host::{Host, HostOptions, TargetShare};
 use engine_loader::Modules;
 use engine_placement::Plan;
-use engine_rpc::RpcServer;
+use engine_rpc::{Heartbeat, RpcServer};
 use engine_telemetry::MetricsServer;
 use engine_telemetry::log::LogControl;
 use engine_tls::KeyRegistry;
 use engine_watchdog::Watchdog;
-use engine_xstream::{Layout, StartOptions, Xstream, XstreamSet};
+use engine_xstream::{Layout, StartOptions, Xstream, XstreamSet, Xstreams};
 use spdk_env::core_lock::CoreLocks;
 use spdk_env::cpu::{Host as Machine, Topology};
 use spdk_reactor::ReactorSet;
@@ -242,20 +242,7 @@ fn serve(
     let view = watchdog.view();
     booted.watchdog = Some(watchdog);
 
-    group::register(&engine, &registries.rpc)?;
-    let rpc = phases
-        .run("rpc", || {
-            RpcServer::start(
-                &xstreams,
-                registries.rpc.clone(),
-                Some(config.rpc.listen),
-                wiring::rpc(config, &engine.membership),
-            )
-        })
-        .map_err(BootError::cannot_use)?;
-    let rpc_address = rpc.addr().map(|addr| addr.to_string()).unwrap_or_default();
-    booted.rpc = Some(rpc);
-    let heartbeat = phases.run("group", || group::start(&engine, &xstreams))?;
+    let (rpc_address, heartbeat) = start_rpc(booted, registries, &xstreams, phases)?;
     if let Some(address) = config.telemetry.metrics_listen {
         booted.metrics = Some(
             phases
@@ -289,10 +276,33 @@ fn serve(
     }
 }
 
+/// The data channel, and this engine among others: its address, and who watches them.
+fn start_rpc(
+    booted: &mut Booted,
+    registries: &Registries,
+    xstreams: &Xstreams,
+    phases: &mut Phases,
+) -> Result<(String, Option<Heartbeat>), BootError> {
+    let engine = booted.engine.clone();
+    let config = &engine.config;
+    group::register(&engine, &registries.rpc)?;
+    let options = wiring::rpc(config, &engine.membership);
+    let (registry, listen) = (registries.rpc.clone(), Some(config.rpc.listen));
+    let rpc = phases
+        .run("rpc", || {
+            RpcServer::start(xstreams, registry, listen, options)
+        })
+        .map_err(BootError::cannot_use)?;
+    let address = rpc.addr().map(|addr| addr.to_string()).unwrap_or_default();
+    booted.rpc = Some(rpc);
+    let heartbeat = phases.run("group", || group::start(&engine, xstreams))?;
+    Ok((address, heartbeat))
+}
+
 fn listen(
     config: &Config,
     registries: &Registries,
-    xstreams: &engine_xstream::Xstreams,
+    xstreams: &Xstreams,
 ) -> Result<DrpcService, BootError> {
     if let Some(folder) = config
         .drpc
@@ -352,7 +362,7 @@ fn notify(engine: &Engine, socket: &std::path::Path) -> Result<(), BootError> {
     Ok(())
 }
 
-fn set_up_now(engine: &Arc<Engine>, xstreams: &engine_xstream::Xstreams) -> Result<(), BootError> {
+fn set_up_now(engine: &Arc<Engine>, xstreams: &Xstreams) -> Result<(), BootError> {
     let own = engine.clone();
     let done = xstreams
         .system()
