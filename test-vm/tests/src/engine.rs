@@ -79,7 +79,7 @@ impl Engine {
 
     /// Starts it and waits for nothing.
     pub(crate) fn spawn(vm: &Vm, targets: u32, devices: &[Device]) -> Result<Engine> {
-        vm.put(CONFIG, 0o644, config(targets, devices).as_bytes())?;
+        write_config(vm, targets, devices)?;
         let process = vm.start("engine", &format!("exec keel-engine --config {CONFIG}"))?;
         Ok(Engine { process })
     }
@@ -91,6 +91,11 @@ impl Engine {
     /// Waits until its log has this.
     pub(crate) fn wait_log(&self, text: &str) -> Result<()> {
         self.process.wait_for(text, PATIENCE)
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) fn end(&self) -> Result<Output> {
+        self.process.wait(PATIENCE)
     }
 
     /// SIGTERM; it must end in good order.
@@ -111,6 +116,12 @@ impl Engine {
         self.process.signal(SIGKILL)?;
         self.process.wait(PATIENCE)
     }
+}
+
+/// Writes the file that an engine is started with, and gives its path.
+pub(crate) fn write_config(vm: &Vm, targets: u32, devices: &[Device]) -> Result<&'static str> {
+    vm.put(CONFIG, 0o644, config(targets, devices).as_bytes())?;
+    Ok(CONFIG)
 }
 
 fn config(targets: u32, devices: &[Device]) -> String {

@@ -3,6 +3,7 @@
 mod ends;
 mod kernel_driver;
 mod machines;
+mod node;
 mod user_driver;
 
 use anyhow::Result;
@@ -133,5 +134,33 @@ pub(crate) const ALL: &[Test] = &[
         profile: "two_nvme",
         boot: Boot::Own,
         run: user_driver::interrupts,
+    },
+    Test {
+        name: "node_prepare_run_release",
+        about: "from a machine as it boots to a running engine and back, with keel node",
+        profile: "one_nvme",
+        boot: Boot::Own,
+        run: node::prepare_run_release,
+    },
+    Test {
+        name: "node_devices_in_use",
+        about: "mounted, swapped to, or open for somebody alone: refused, with its name",
+        profile: "one_nvme",
+        boot: Boot::Shared,
+        run: node::devices_in_use,
+    },
+    Test {
+        name: "node_few_pages",
+        about: "more huge pages are needed than the machine has",
+        profile: "few_hugepages",
+        boot: Boot::Shared,
+        run: node::few_pages,
+    },
+    Test {
+        name: "node_no_iommu",
+        about: "without an IOMMU uio has to be asked for, and says what is lost",
+        profile: "no_iommu",
+        boot: Boot::Shared,
+        run: node::no_iommu,
     },
 ];
