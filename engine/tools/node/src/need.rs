@@ -11,8 +11,10 @@ use crate::root::Root;
 
 /// Buffers that modules take from the engine (`engine_host::HostOptions`; a test of the daemon compares).
 pub const MODULE_BUFFERS: u64 = 176 << 20;
-/// For each SSD: buffers for I/O of memory that it does not reach, admin queue, doorbells.
-const PER_SSD: u64 = 17 << 20;
+/// What is lost at the ends of pools that all share, which begin with huge pages.
+const GAPS: u64 = 4 << 20;
+/// For each SSD: buffers for I/O of memory that it does not reach, admin queue, doorbells, gaps.
+const PER_SSD: u64 = 21 << 20;
 /// For each target: a queue pair of 1,024 entries and their PRP lists.
 const PER_TARGET: u64 = 5 << 20;
 
@@ -67,7 +69,7 @@ impl Need {
             let home = config.engine.numa_node.filter(|node| known.contains(node));
             *bytes
                 .entry(home.unwrap_or_else(|| node_of(address)))
-                .or_insert(0) += MODULE_BUFFERS + config.rpc.bulk_memory.0;
+                .or_insert(0) += MODULE_BUFFERS + GAPS + config.rpc.bulk_memory.0;
         }
         Need {
             devices: targets.keys().cloned().collect(),

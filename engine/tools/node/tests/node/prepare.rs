@@ -55,8 +55,8 @@ fn what_is_prepared_is_released_to_the_last_file() {
     let sysfs = format!("/sys/bus/pci/devices/{SSD}");
     let expected = [
         "modprobe vfio-pci".to_owned(),
-        // 131 are needed, 80 were free.
-        "echo 151 > /sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"
+        // 135 are needed, 80 were free.
+        "echo 155 > /sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"
             .to_owned(),
         format!("echo vfio-pci > {sysfs}/driver_override"),
         format!("echo {SSD} > {sysfs}/driver/unbind"),
@@ -244,7 +244,7 @@ fn a_step_that_fails_ends_it_and_what_was_done_can_be_undone() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("the kernel found 50 of 131 huge pages"),
+        error.contains("the kernel found 50 of 135 huge pages"),
         "{error}"
     );
     assert_eq!(driver(&tree, SSD), "nvme");
