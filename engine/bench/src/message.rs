@@ -4,8 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
@@ -116,71 +115,68 @@ fn start_sender(thread: &Thread, to: ThreadHandle, seconds: f64, done: mpsc::Sen
     *handle.borrow_mut() = Some(poller);
 }
 
-/// What both sides of the ping-pong know.
-struct Match {
-    ping: ThreadHandle,
-    pong: ThreadHandle,
-    /// When the ball left; read again on the side that wrote it.
-    sent: AtomicU64,
-}
-
 fn ping_pong(lanes: &Lanes, seconds: f64) -> Result<Histogram> {
     let (pong, _) = lanes.run::<()>(1, |_, _| {})?;
     let (_, done) = lanes.run(0, move |thread, done| {
         let clock = Clock::tsc();
-        let game = Arc::new(Match {
-            ping: thread.handle(),
-            pong,
-            sent: AtomicU64::new(0),
-        });
-        let end = clock.now() + (seconds * 1e9) as u64;
-        HISTORY.set(Some(History {
+        let ping = thread.handle();
+        // The first message of all: once it has run, no ball needs to bring an address along.
+        let known = pong.send(move |_| OTHER.set(Some(ping)));
+        OTHER.set(Some(pong));
+        GAME.set(known.ok().map(|()| Game {
             clock,
+            caught: clock.raw(),
             histogram: Histogram::default(),
-            end,
+            end: clock.now() + (seconds * 1e9) as u64,
             done,
         }));
-        serve(&game, clock);
+        hit(return_ball);
     })?;
     done.recv().context("the ping-pong ended without a result")
 }
 
-/// Lives on the serving side's OS thread.
-struct History {
+/// What the serving side keeps.
+struct Game {
     clock: Clock,
+    /// When the ball was caught last. From one catch to the next, since a processor reads its counter ahead of time, before
+    /// the load that it waits for: between a serve and a catch some of the way is missing.
+    caught: u64,
     histogram: Histogram,
     end: u64,
     done: mpsc::Sender<Histogram>,
 }
 
+// The balls carry nothing, as SPDK's would: all that a side needs is its own OS thread's.
 thread_local! {
-    static HISTORY: RefCell<Option<History>> = const { RefCell::new(None) };
+    static GAME: RefCell<Option<Game>> = const { RefCell::new(None) };
+    static OTHER: RefCell<Option<ThreadHandle>> = const { RefCell::new(None) };
 }
 
-fn serve(game: &Arc<Match>, clock: Clock) {
-    game.sent.store(clock.raw(), Ordering::Relaxed);
-    let to = game.clone();
-    // One message is under way at a time: the mailbox is never full.
-    let _ = game.pong.send(move |_| return_ball(to));
+fn return_ball() {
+    hit(caught);
 }
 
-fn return_ball(game: Arc<Match>) {
-    let to = game.clone();
-    let _ = game.ping.send(move |_| caught(&to));
+/// One ball is under way at a time: the mailbox is never full.
+fn hit(then: fn()) {
+    OTHER.with_borrow(|other| other.as_ref().map(|other| other.send(move |_| then())));
 }
 
-fn caught(game: &Arc<Match>) {
-    HISTORY.with_borrow_mut(|history| {
-        let Some(running) = history else { return };
-        running
-            .histogram
-            .record(running.clock.raw() - game.sent.load(Ordering::Relaxed));
+fn caught() {
+    let again = GAME.with_borrow_mut(|game| {
+        let running = game.as_mut()?;
+        let now = running.clock.raw();
+        running.histogram.record(now - running.caught);
+        running.caught = now;
         if running.clock.now() < running.end {
-            serve(game, running.clock);
-        } else if let Some(ended) = history.take() {
-            let _ = ended.done.send(ended.histogram);
+            return Some(());
         }
+        let ended = game.take()?;
+        let _ = ended.done.send(ended.histogram);
+        None
     });
+    if again.is_some() {
+        hit(return_ball);
+    }
 }
 
 #[cfg(test)]

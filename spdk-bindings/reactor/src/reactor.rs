@@ -29,6 +29,8 @@ pub struct Reactor {
     epoll: RefCell<Epoll>,
     clock: Clock,
     governor: RefCell<Governor>,
+    /// The goal is 0: no rest at all.
+    always_polls: bool,
     cpu_pause: CpuPause,
     /// Ticks of one pause.
     pause_ticks: u64,
@@ -78,6 +80,7 @@ impl Reactor {
             epoll: RefCell::new(epoll),
             clock,
             governor: RefCell::new(Governor::new(goal)),
+            always_polls: goal.ns() == 0,
             cpu_pause: CpuPause::detect(),
             pause_ticks: clock.ns_to_ticks(PAUSE_NS.min(goal.ns() / 8)),
             counters: Counters::default(),
@@ -127,7 +130,7 @@ impl Reactor {
         };
         let due = now.saturating_sub(self.last_housekeeping.get()) >= HOUSEKEEPING_NS;
         if due || !self.last_turn_busy.get() {
-            self.housekeep(now);
+            self.housekeep(now, due);
         }
         let count = self.threads.borrow().len();
         let mut exited = false;
@@ -224,19 +227,21 @@ impl Reactor {
             Depth::Pause => Depth::Pause,
             Depth::Poll | Depth::Nap | Depth::Sleep => Depth::Poll,
         };
-        self.counters
-            .update(|stats| stats.rest[depth as usize].ns += ns);
+        self.counters.rested_for(depth, ns);
     }
 
     /// Rests as deep as the goal allows, and says how.
     fn rest(&self, now: u64, last_busy: u64) -> Depth {
+        if self.always_polls {
+            // Who wants that has no time for a look around.
+            self.counters.rested(Depth::Poll);
+            return Depth::Poll;
+        }
         let situation = self.situation(now, last_busy);
         let rest = self.governor.borrow_mut().decide(now, situation);
         let depth = match rest {
-            Rest::Poll => {
-                std::hint::spin_loop();
-                Depth::Poll
-            }
+            // There is work.
+            Rest::Poll => Depth::Poll,
             Rest::Pause => {
                 self.cpu_pause.pause(self.pause_ticks);
                 Depth::Pause
@@ -254,8 +259,7 @@ impl Reactor {
                 };
             }
         };
-        self.counters
-            .update(|stats| stats.rest[depth as usize].count += 1);
+        self.counters.rested(depth);
         depth
     }
 
@@ -307,14 +311,11 @@ impl Reactor {
         if let Some(late) = late {
             self.shared.wake_latency.record(late as f64 / 1e9);
         }
-        let holds = self.governor.borrow().holds();
-        self.counters.update(|stats| {
-            let rest = &mut stats.rest[depth as usize];
-            rest.count += 1;
-            rest.ns += awake.saturating_sub(now);
-            stats.doorbells += u64::from(woken == Woken::Doorbell);
-            stats.holds = holds;
-        });
+        let counters = &self.counters;
+        counters.rested(depth);
+        counters.rested_for(depth, awake.saturating_sub(now));
+        add(&counters.doorbells, u64::from(woken == Woken::Doorbell));
+        counters.holds.set(self.governor.borrow().holds());
         true
     }
 
@@ -330,19 +331,20 @@ impl Reactor {
         });
         drop(threads);
         if events > 0 {
-            self.counters.update(|stats| stats.fd_events += events);
+            add(&self.counters.fd_events, events);
             // A descriptor that was reported in vain is disarmed before the next wait.
             self.apply_all_fd_changes();
         }
         woken
     }
 
+    /// Every so often the statistics; and a look at the descriptors, which an idle turn always has time for.
     #[inline]
-    fn housekeep(&self, now: u64) {
-        if now.saturating_sub(self.last_housekeeping.get()) >= HOUSEKEEPING_NS {
+    fn housekeep(&self, now: u64, due: bool) {
+        if due {
+            self.last_housekeeping.set(now);
             self.shared.stats.store(&self.counters.get());
         }
-        self.last_housekeeping.set(now);
         if self.epoll.borrow().has_watches() {
             self.wait(Some(0));
         }

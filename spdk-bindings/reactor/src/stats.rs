@@ -42,7 +42,7 @@ pub struct Residency {
     pub ns: u64,
 }
 
-/// Totals since the reactor started. Published every 20 us or so of busy time, and before each sleep.
+/// Totals since the reactor started. Published every 20 us or so while it is awake, and before each sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReactorStats {
     /// Turns.
@@ -125,26 +125,42 @@ impl Published {
     }
 }
 
-/// The reactor's own copy. What every turn counts has cells of its own: a turn does not move the rest about.
+/// The reactor's own copy, a cell for each: a turn touches those that it counts.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) turns: Cell<u64>,
     pub(crate) busy_ns: Cell<u64>,
-    rest: Cell<ReactorStats>,
+    rest_count: [Cell<u64>; 4],
+    rest_ns: [Cell<u64>; 4],
+    pub(crate) doorbells: Cell<u64>,
+    pub(crate) fd_events: Cell<u64>,
+    pub(crate) holds: Cell<u64>,
 }
 
 impl Counters {
-    pub(crate) fn update(&self, change: impl FnOnce(&mut ReactorStats)) {
-        let mut stats = self.rest.get();
-        change(&mut stats);
-        self.rest.set(stats);
+    /// A rest at this depth has begun.
+    #[inline]
+    pub(crate) fn rested(&self, depth: Depth) {
+        add(&self.rest_count[depth as usize], 1);
+    }
+
+    /// Time of rests at this depth.
+    #[inline]
+    pub(crate) fn rested_for(&self, depth: Depth, ns: u64) {
+        add(&self.rest_ns[depth as usize], ns);
     }
 
     pub(crate) fn get(&self) -> ReactorStats {
         ReactorStats {
             turns: self.turns.get(),
             busy_ns: self.busy_ns.get(),
-            ..self.rest.get()
+            rest: std::array::from_fn(|depth| Residency {
+                count: self.rest_count[depth].get(),
+                ns: self.rest_ns[depth].get(),
+            }),
+            doorbells: self.doorbells.get(),
+            fd_events: self.fd_events.get(),
+            holds: self.holds.get(),
         }
     }
 }

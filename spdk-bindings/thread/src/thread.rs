@@ -302,7 +302,8 @@ impl Thread {
             || inner
                 .mailbox
                 .try_borrow()
-                .map_or(true, |mailbox| !mailbox.is_empty())
+                // The next slot, not the senders' word: idle turns ask this, and a sender shall find its line where it left it.
+                .map_or(true, |mailbox| mailbox.has_next())
     }
 
     /// The reactor's last look before it sleeps, after it has set its flag: as [`has_ready_work`](Self::has_ready_work)
