@@ -163,3 +163,32 @@ fn a_list_of_cpus_is_followed_and_a_wrong_one_refused_with_its_reason() {
         .fails()
         .expect(78, &format!("`engine.cpus` names CPU {last} twice"));
 }
+
+#[test]
+fn cores_and_nodes_that_are_not_there_and_too_many_xstreams_are_refused_with_a_cure() {
+    let refused = |keys: &str, oversubscribe, targets, said: [&str; 2]| {
+        let mut config = small(targets);
+        config.engine_keys = keys.to_owned();
+        config.oversubscribe = oversubscribe;
+        let exited = config.fails();
+        said.iter().for_each(|said| exited.expect(78, said));
+    };
+    let beyond = [
+        "error: there is no core 4095: this machine has ",
+        "= help: allowed here: 0 to ",
+    ];
+    refused("first_core = 4095", true, 1, beyond);
+    let nowhere = [
+        "error: there is no NUMA node 63 that this engine may use",
+        "= help: nodes with usable cores: ",
+    ];
+    refused("numa_node = 63", true, 1, nowhere);
+    let cores = cpus().len() as u32;
+    let many = format!(
+        "{} cores are needed (1 system + {} targets",
+        cores + 2,
+        cores + 1
+    );
+    let cure = "or set `oversubscribe = true` to share cores (for development)";
+    refused("", false, cores + 1, [&many, cure]);
+}

@@ -573,6 +573,28 @@ fn collectives_reduce_in_target_order_in_both_forms() {
 }
 
 #[test]
+fn a_collective_during_shutdown_fails_everywhere_and_gives_its_arguments_back() {
+    static SAID: Mutex<Vec<(i32, Reduced, Vec<usize>)>> = Mutex::new(vec![]);
+    let engine = engine();
+    let made = engine.on(&engine.main(0), || {
+        spawn(&attr(c"last", DSS_XS_SELF, -1), None, || {
+            // SAFETY: see the top of the file: until the engine stops.
+            assert!(unsafe { (host().ult_sleep)(u64::MAX) } <= 1);
+            for tasklets in [0, 1] {
+                let (rc, sum) = collective(&OPS, None, tasklets);
+                SAID.lock().unwrap().push((rc, sum.reduced, sum.frees));
+            }
+        })
+    });
+    assert_eq!(made, 0);
+    engine.stop();
+    let shutdown = Der::SHUTDOWN.neg();
+    let reduced = vec![(0, 100, shutdown), (1, 101, shutdown)];
+    let said = (shutdown, reduced, vec![100, 101]);
+    assert_eq!(*SAID.lock().unwrap(), [said.clone(), said]);
+}
+
+#[test]
 fn a_collective_that_is_not_whole_is_invalid() {
     let engine = engine();
     on(&engine, &engine.main(0), || {

@@ -20,8 +20,10 @@ use crate::store::{engine, failed};
 
 /// Between two questions: they are not to be the load themselves.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Objects of each connection: enough to come to every target.
+/// Objects of each connection, at most: enough to come to every target. Fewer where they are large, but two.
 const NAMES: u64 = 32;
+/// Bytes of all objects, unless that would be less than two of each connection.
+const OBJECTS: u64 = 32 << 20;
 /// Of the whole time, this part before the load begins.
 const QUIET_PART: f64 = 0.25;
 const CONT: &str = "load";
@@ -62,9 +64,9 @@ pub(crate) fn run(cli: &Cli, options: &BenchControl) -> Result<(), CliError> {
     let quiet = ask(cli, whole.mul_f64(QUIET_PART))?;
     let engine = engine(cli)?;
     let label = format!("bench-control-{}", std::process::id());
-    let names = NAMES * options.connections as u64;
     // Replaced objects are freed in the background, so there is room for several of each.
-    let size = (names * options.object_size.max(4096) * 8).max(16 << 20);
+    let (connections, object) = (options.connections as u64, options.object_size.max(4096));
+    let size = (connections * names(options) * object * 4).max(16 << 20);
     let pool = engine.create_pool(&label, size).map_err(failed)?;
     let measured = pool
         .create_container(CONT)
@@ -82,6 +84,12 @@ pub(crate) fn run(cli: &Cli, options: &BenchControl) -> Result<(), CliError> {
         busy,
     };
     show(cli.output, &report, text)
+}
+
+/// Objects of each connection.
+fn names(options: &BenchControl) -> u64 {
+    let of_one = OBJECTS / options.connections as u64 / options.object_size.max(1);
+    of_one.clamp(2, NAMES)
 }
 
 fn text(report: &Report) -> String {
@@ -135,10 +143,10 @@ fn loaded(
     let before = Endpoint::connect(cli)?.status()?;
     let (address, size) = (before.rpc_address.as_str(), options.object_size as usize);
     let over = AtomicBool::new(false);
-    let (over, began) = (&over, Instant::now());
+    let (over, names, began) = (&over, names(options), Instant::now());
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..options.connections)
-            .map(|nr| scope.spawn(move || client(address, pool, nr, size, over)))
+            .map(|nr| scope.spawn(move || client(address, pool, nr, (size, names), over)))
             .collect();
         let answers = ask(cli, time);
         let after = Endpoint::connect(cli).and_then(|mut engine| engine.status());
@@ -160,7 +168,7 @@ fn client(
     address: &str,
     pool: &str,
     nr: usize,
-    size: usize,
+    (size, names): (usize, u64),
     over: &AtomicBool,
 ) -> Result<u64, ObjError> {
     let cont = Engine::connect(address)?.pool(pool)?.container(CONT)?;
@@ -168,7 +176,7 @@ fn client(
     let mut back = Vec::with_capacity(size);
     let mut done = 0;
     while !over.load(Ordering::Relaxed) {
-        let name = format!("{nr}/{}", done / 2 % NAMES);
+        let name = format!("{nr}/{}", done / 2 % names);
         cont.put(&name, &mut Cursor::new(&data), PutOptions::default())?;
         back.clear();
         cont.get(&name, &mut back, GetOptions::default())?;
