@@ -99,16 +99,20 @@ impl Sleeper {
                 continue;
             }
             if thread.has_ready_work() {
-                // Somebody is between the two steps of bringing work.
                 thread::yield_now();
                 continue;
             }
-            if let Some(true) = self.door.rest(|| thread.settle(), || self.sleep()) {
-                let readable = Interest {
-                    readable: true,
-                    writable: false,
-                };
-                thread.fd_ready(watch, readable);
+            match self.door.rest(|| thread.settle(), || self.sleep()) {
+                Some(true) => {
+                    let readable = Interest {
+                        readable: true,
+                        writable: false,
+                    };
+                    thread.fd_ready(watch, readable);
+                }
+                Some(false) => {}
+                // Somebody is between the two steps of bringing work: only the last look sees the first one.
+                None => thread::yield_now(),
             }
         }
     }
