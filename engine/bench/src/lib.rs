@@ -11,6 +11,7 @@
 //! | [`ult`] | creating, running and joining a ULT, and yielding: async ones, and those with a stack of their own |
 //! | [`peer`] | the same figures of another program, in the same run |
 //! | [`drpc`] | a dRPC round trip beside a bare socket ping-pong |
+//! | [`iv`] | reading and updating incast variables |
 //! | [`nvme`] | the NVMe driver's own time per I/O, over an emulated controller |
 //! | [`sched`] | what updates wait while a scrub and a gc run beside them |
 //! | [`tls`] | reading a value of per-xstream storage |
@@ -19,6 +20,7 @@ pub mod bdev;
 pub mod drpc;
 mod histogram;
 pub mod idle;
+pub mod iv;
 mod lane;
 pub mod message;
 pub mod nvme;

@@ -10,6 +10,7 @@ use drpc_wire::srv::NotifyReadyReq;
 use engine_config::{Config, Document};
 use engine_drpc::{DrpcServer, DrpcService, DrpcSocket};
 use engine_host::{Host, HostOptions, TargetShare};
+use engine_iv_service::Incast;
 use engine_loader::Modules;
 use engine_placement::Plan;
 use engine_rpc::{Heartbeat, RpcServer};
@@ -109,10 +110,17 @@ fn start(
         .run("layout", || Plan::make(&config, &Machine::this(), topology))
         .map_err(BootError::config)?;
     let cores = phases.run("core locks", || cores::claim(&config, &plan.layout.cpus()))?;
-    let (engine, mut modules) =
-        assemble(config, &plan, &identity, sender, log.clone(), &mut phases)?;
+    let registries = Registries::new().map_err(BootError::software)?;
+    let (engine, mut modules) = assemble(
+        config,
+        &plan,
+        &identity,
+        sender,
+        log.clone(),
+        &registries,
+        &mut phases,
+    )?;
 
-    let registries = Registries::default();
     let host = phases
         .run("host", || host(&engine, &registries))
         .map_err(BootError::system)?;
@@ -154,6 +162,7 @@ fn assemble(
     identity: &Identity,
     events: Events,
     log: LogControl,
+    registries: &Registries,
     phases: &mut Phases,
 ) -> Result<(Arc<Engine>, Modules), BootError> {
     phases.run("host check", || host_check::look(&config))?;
@@ -169,6 +178,8 @@ fn assemble(
     });
     let parts = Parts {
         membership: group::membership(&config, identity.incarnation),
+        incarnation: identity.incarnation,
+        incast: registries.incast.clone(),
         config,
         topology: plan.report(),
         uuid: identity.uuid,
@@ -181,12 +192,25 @@ fn assemble(
     Ok((Engine::new(parts), modules))
 }
 
-/// Where modules' keys and handlers go.
-#[derive(Default)]
+/// Where modules' keys and handlers go, and their shared variables.
 struct Registries {
     keys: KeyRegistry,
     rpc: engine_rpc::Registry,
     drpc: engine_drpc::Registry,
+    incast: Incast,
+}
+
+impl Registries {
+    fn new() -> Result<Registries, engine_tls::TlsError> {
+        let keys = KeyRegistry::default();
+        let incast = Incast::register_keys(&keys, engine_iv_service::Options::default())?;
+        Ok(Registries {
+            keys,
+            rpc: engine_rpc::Registry::default(),
+            drpc: engine_drpc::Registry::default(),
+            incast,
+        })
+    }
 }
 
 fn host(engine: &Arc<Engine>, registries: &Registries) -> Result<Host, engine_host::HostError> {

@@ -9,6 +9,7 @@ use drpc_wire::{Message, keel, methods};
 use engine_host::{Control, QueryFuture};
 
 use crate::group;
+use crate::iv;
 use crate::report;
 use crate::state::{Engine, NO_RANK, State};
 
@@ -72,7 +73,11 @@ async fn answer(engine: &Arc<Engine>, method: i32, body: &[u8]) -> Result<Vec<u8
         }
         .encode_to_vec(),
         methods::ENGINE_TOPOLOGY => engine.topology.encode_to_vec(),
-        methods::GROUP_STATUS => group::status(engine).encode_to_vec(),
+        methods::GROUP_STATUS => group::status(engine).await.encode_to_vec(),
+        methods::IV_LIST => {
+            let request: keel::IvListReq = decode(body)?;
+            iv::list(engine, request.most).await?.encode_to_vec()
+        }
         methods::SET_RANK => daos(set_rank(engine, decode::<SetRankReq>(body)?.rank)),
         methods::SET_UP => daos(set_up(engine).await),
         methods::PREP_SHUTDOWN => {

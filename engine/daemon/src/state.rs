@@ -7,6 +7,7 @@ use std::time::Instant;
 use drpc_wire::keel::{self, Phase};
 use engine_config::Config;
 use engine_host::Host;
+use engine_iv_service::Incast;
 use engine_loader::ModuleInfo;
 use engine_rpc::{Heartbeat, Membership};
 use engine_telemetry::log::LogControl;
@@ -71,6 +72,8 @@ pub(crate) struct Engine {
     pub(crate) topology: keel::Topology,
     pub(crate) uuid: Uuid,
     pub(crate) membership: Membership,
+    pub(crate) incarnation: u64,
+    pub(crate) incast: Incast,
     pub(crate) started: Instant,
     pub(crate) events: Events,
     pub(crate) log: LogControl,
@@ -91,6 +94,8 @@ pub(crate) struct Parts {
     pub(crate) topology: keel::Topology,
     pub(crate) uuid: Uuid,
     pub(crate) membership: Membership,
+    pub(crate) incarnation: u64,
+    pub(crate) incast: Incast,
     pub(crate) started: Instant,
     pub(crate) events: Events,
     pub(crate) log: LogControl,
@@ -105,6 +110,8 @@ impl Engine {
             topology,
             uuid,
             membership,
+            incarnation,
+            incast,
             started,
             events,
             log,
@@ -123,6 +130,8 @@ impl Engine {
             topology,
             uuid,
             membership,
+            incarnation,
+            incast,
             started,
             events,
             log,

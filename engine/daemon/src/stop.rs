@@ -94,6 +94,9 @@ impl Booted {
         if let Err(error) = cleanup {
             tracing::error!(%error, "modules were not cleaned up");
         }
+        if let Err(error) = self.engine.incast.stop() {
+            tracing::warn!(%error, "incast variables were not stopped");
+        }
         if let Some(rpc) = self.rpc.take() {
             rpc.close();
         }

@@ -79,7 +79,8 @@ pub trait Class {
         Ok(())
     }
 
-    /// Whether a value that this rank has may be served, beyond what leases say.
+    /// Whether a value that this rank has may be served, beyond what leases say. Copies of it that other xstreams of an engine keep were asked
+    /// about when they were handed out.
     fn valid(&self, _key: &Key, _version: Version) -> bool {
         true
     }

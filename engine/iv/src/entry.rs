@@ -12,6 +12,8 @@ pub struct Cached<'a> {
     pub value: Option<&'a Value>,
     /// Whether it may be served now.
     pub valid: bool,
+    /// Until when it may be, unless it changes; the greatest number: for as long as this rank is the root.
+    pub fresh_until: Nanos,
 }
 
 /// The newest version heard of, and its value if that is known. Never goes back.
@@ -46,10 +48,12 @@ impl Entry {
         true
     }
 
-    /// A newer version exists, its value is not known here.
-    pub(crate) fn outdate(&mut self, version: Version) {
-        if version > self.version {
-            (self.version, self.value, self.confirmed) = (version, None, false);
+    /// A newer version exists, its value is not known here. Says whether that was news.
+    pub(crate) fn outdate(&mut self, version: Version) -> bool {
+        if version <= self.version {
+            return false;
         }
+        (self.version, self.value, self.confirmed) = (version, None, false);
+        true
     }
 }

@@ -136,10 +136,9 @@ impl Iv {
             // Somebody has heard of a later leader.
             return Local::No(Der::NOTLEADER);
         }
-        match self.entry(ns, key) {
-            Ok(entry) => entry.take(version, Some(value.clone()), Nanos::MAX),
-            Err(der) => return Local::No(der),
-        };
+        if let Err(der) = self.keep_version(ns, key, version, Some(value.clone()), Nanos::MAX) {
+            return Local::No(der);
+        }
         Local::Copy(Copy {
             version,
             value,
@@ -358,8 +357,7 @@ impl Iv {
         class.refresh(&space.place(me), key, &change, copy.version)?;
         let fresh_for = copy.fresh_for.min(class.lease());
         let fresh_until = sent_at.saturating_add(fresh_for);
-        self.entry(ns, key)?
-            .take(copy.version, Some(copy.value.clone()), fresh_until);
+        self.keep_version(ns, key, copy.version, Some(copy.value.clone()), fresh_until)?;
         Ok(Copy { fresh_for, ..copy })
     }
 

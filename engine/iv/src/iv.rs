@@ -13,7 +13,7 @@ use crate::space::{Asker, Space};
 use crate::spread::News;
 use crate::timers::{Timer, Timers};
 use crate::update::Rise;
-use crate::{Key, NsId, Rank, Value};
+use crate::{Key, NsId, Rank, Value, Version};
 
 /// What the machine wants done.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +27,14 @@ pub enum Output {
     },
     /// An operation ended.
     Done(Done),
+    /// What this rank may serve of a variable, or of all of a namespace, has changed: whoever keeps copies of [`Iv::cached`] looks
+    /// again. It comes before what the change leads to, and may come without a change.
+    Changed {
+        /// The namespace.
+        ns: NsId,
+        /// The variable; `None`: all.
+        key: Option<Key>,
+    },
 }
 
 /// The incast variables of one rank.
@@ -327,14 +335,56 @@ impl Iv {
     /// What this rank may serve without asking anybody: one look-up.
     pub fn cached(&self, now: Nanos, ns: NsId, key: &Key) -> Option<Cached<'_>> {
         let space = self.spaces.get(&ns)?;
-        let entry = space.entries.get(key)?;
-        let fresh = space.is_root(self.me) || now < entry.fresh_until;
+        self.look(now, space, key, space.entries.get(key)?)
+    }
+
+    fn look<'a>(
+        &self,
+        now: Nanos,
+        space: &Space,
+        key: &Key,
+        entry: &'a Entry,
+    ) -> Option<Cached<'a>> {
+        let fresh_until = match space.is_root(self.me) {
+            true => Nanos::MAX,
+            false => entry.fresh_until,
+        };
         let class = self.classes.get(&key.class())?;
+        let valid = entry.confirmed && now < fresh_until && class.valid(key, entry.version);
         Some(Cached {
             version: entry.version,
             value: entry.value.as_ref(),
-            valid: entry.confirmed && fresh && class.valid(key, entry.version),
+            valid,
+            fresh_until,
         })
+    }
+
+    /// All variables of a namespace of which this rank keeps something, by key.
+    pub fn entries(&self, now: Nanos, ns: NsId) -> impl Iterator<Item = (&Key, Cached<'_>)> {
+        let space = self.spaces.get(&ns);
+        let all = space.into_iter().flat_map(|space| {
+            space
+                .entries
+                .iter()
+                .map(move |(key, entry)| (space, key, entry))
+        });
+        all.filter_map(move |(space, key, entry)| Some((key, self.look(now, space, key, entry)?)))
+    }
+
+    /// The ranks from this one up to the root, both among them; empty without a place in the tree.
+    pub fn path(&self, ns: NsId) -> Vec<Rank> {
+        let Some((space, leader)) = self
+            .spaces
+            .get(&ns)
+            .and_then(|space| Some((space, space.leader?)))
+        else {
+            return Vec::new();
+        };
+        if !space.group.contains(leader) || !space.group.contains(self.me) {
+            return Vec::new();
+        }
+        let parent = |rank: &Rank| space.tree.parent(&space.group, leader, *rank);
+        std::iter::successors(Some(self.me), parent).collect()
     }
 
     /// Group version, leader and term of a namespace, as this rank knows them.
@@ -352,6 +402,29 @@ impl Iv {
         self.classes
             .get(&key.class())
             .map_or(key, |class| class.canonical(&key))
+    }
+
+    /// Keeps a version of a variable if it is newer than what is known, or the same.
+    pub(crate) fn keep_version(
+        &mut self,
+        ns: NsId,
+        key: &Key,
+        version: Version,
+        value: Option<Value>,
+        fresh_until: Nanos,
+    ) -> Result<(), Der> {
+        if self.entry(ns, key)?.take(version, value, fresh_until) {
+            self.out.push_back(Output::Changed {
+                ns,
+                key: Some(*key),
+            });
+        }
+        Ok(())
+    }
+
+    /// All of a namespace is in doubt, or gone.
+    pub(crate) fn all_changed(&mut self, ns: NsId) {
+        self.out.push_back(Output::Changed { ns, key: None });
     }
 
     /// What is kept of a variable, made if there is nothing yet.

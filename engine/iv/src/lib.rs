@@ -2,7 +2,7 @@
 //!
 //! A sans-I/O state machine, one [`Iv`] per rank. Inputs are local operations ([`Iv::fetch`], [`Iv::update`], [`Iv::invalidate`]),
 //! messages ([`Iv::receive`]), time ([`Iv::tick`]) and what membership decides ([`Iv::set_group`], [`Iv::set_leader`]). Outputs are messages
-//! to send and completions ([`Iv::poll`]). Nothing waits, nothing reads a clock, and equal inputs give equal outputs, so that the
+//! to send, completions, and which copies are old ([`Iv::poll`]). Nothing waits, nothing reads a clock, and equal inputs give equal outputs, so that the
 //! simulator replays a run by its seed.
 //!
 //! A user registers a [`Class`]: what a key means, and what happens to a value at the root and on its way. A fetch that a rank cannot

@@ -48,6 +48,7 @@ impl Iv {
             }
         }
         self.spaces.remove(&ns);
+        self.all_changed(ns);
         let own = self
             .operations
             .iter()
@@ -70,11 +71,15 @@ impl Iv {
         };
         // Whoever may have been left out for a while has missed changes that others were told of.
         let throughout = space.group.contains(me) && group.contains(me);
-        if !throughout || group.version() != space.group.version() + 1 {
+        let doubts = !throughout || group.version() != space.group.version() + 1;
+        if doubts {
             space.doubt();
         }
         space.group = group;
         space.find_place(me);
+        if doubts {
+            self.all_changed(ns);
+        }
         self.turn_over(now, ns, Der::GRPVER);
     }
 
@@ -85,12 +90,16 @@ impl Iv {
             return;
         };
         // A former root may have been the last to hear of its successor; a new one knows only what a member knew.
-        if space.is_root(me) || leader == me {
+        let doubts = space.is_root(me) || leader == me;
+        if doubts {
             space.doubt();
         }
         space.lead(leader, term);
         space.window.clear();
         space.find_place(me);
+        if doubts {
+            self.all_changed(ns);
+        }
         self.turn_over(now, ns, Der::NOTLEADER);
     }
 

@@ -36,6 +36,8 @@ pub struct Failure {
     pub expired: bool,
 }
 
+impl std::error::Error for Failure {}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} after {} attempts", self.der, self.attempts)?;

@@ -221,9 +221,7 @@ impl Iv {
             Change::Set(value) => Some(value.clone()),
             Change::Invalidate => None,
         };
-        self.entry(ns, &news.key)?
-            .take(news.version, value, fresh_until);
-        Ok(())
+        self.keep_version(ns, &news.key, news.version, value, fresh_until)
     }
 
     pub(crate) fn synced(

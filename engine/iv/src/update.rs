@@ -2,7 +2,7 @@
 
 use daos_errno::Der;
 
-use crate::iv::Iv;
+use crate::iv::{Iv, Output};
 use crate::message::{Body, Change, RequestId, Stamp};
 use crate::operation::OpId;
 use crate::options::{How, Nanos, Shortcut, Sync};
@@ -172,7 +172,7 @@ impl Iv {
             Change::Invalidate => None,
         };
         let version = space.stamp(&key);
-        self.entry(ns, &key)?.take(version, value, Nanos::MAX);
+        self.keep_version(ns, &key, version, value, Nanos::MAX)?;
         Ok((version, change))
     }
 
@@ -221,7 +221,12 @@ impl Iv {
     /// What a stamp on its way down tells this rank: the value, or that its own is old.
     fn learn(&mut self, now: Nanos, ns: NsId, key: &Key, stamp: &Stamp) -> Result<(), Der> {
         let Some(value) = &stamp.value else {
-            self.entry(ns, key)?.outdate(stamp.version);
+            if self.entry(ns, key)?.outdate(stamp.version) {
+                self.out.push_back(Output::Changed {
+                    ns,
+                    key: Some(*key),
+                });
+            }
             return Ok(());
         };
         let me = self.me;
@@ -241,8 +246,6 @@ impl Iv {
         let change = Change::Set(value.clone());
         class.refresh(&space.place(me), key, &change, stamp.version)?;
         let fresh_until = now.saturating_add(class.lease());
-        self.entry(ns, key)?
-            .take(stamp.version, Some(value.clone()), fresh_until);
-        Ok(())
+        self.keep_version(ns, key, stamp.version, Some(value.clone()), fresh_until)
     }
 }

@@ -242,10 +242,11 @@ fn without_a_leader_nothing_is_found_and_without_a_parent_neither() {
     let fetch = |iv: &mut Iv| {
         iv.fetch(0, NS, key(1), Shortcut::None, 5);
         iv.tick(5);
-        match iv.poll() {
-            Some(engine_iv::Output::Done(done)) => done.result.unwrap_err(),
-            other => panic!("{other:?}"),
-        }
+        let done = std::iter::from_fn(|| iv.poll()).find_map(|output| match output {
+            engine_iv::Output::Done(done) => Some(done.result.unwrap_err()),
+            _ => None,
+        });
+        done.unwrap()
     };
     assert_eq!(fetch(&mut iv).der, Der::NOTLEADER);
     iv.set_leader(0, NS, 1, 1);

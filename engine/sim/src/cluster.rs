@@ -337,6 +337,7 @@ impl Cluster {
             };
             match iv.poll() {
                 None => break,
+                Some(Output::Changed { .. }) => {}
                 Some(Output::Send { to, message }) => self.send(rank, to, message),
                 Some(Output::Done(done)) => {
                     let pending = self.nodes[rank as usize].pending.remove(&done.op);

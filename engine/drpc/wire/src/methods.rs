@@ -88,6 +88,7 @@ methods! {
     KEEL 11 DEVICE_REPLACE;
     KEEL 12 ENGINE_TOPOLOGY;
     KEEL 20 GROUP_STATUS;
+    KEEL 21 IV_LIST;
 }
 
 /// The name of a method, for logs and tools.

@@ -120,6 +120,7 @@ impl Net {
             while let Some(output) = self.nodes[rank as usize].poll() {
                 match output {
                     Output::Send { to, message } => self.flying.push_back((rank, to, message)),
+                    Output::Changed { .. } => {}
                     Output::Done(done) => {
                         let result = done.result.map_err(|failure| failure.der);
                         assert!(

@@ -68,6 +68,9 @@ pub(crate) enum Command {
     /// The engines that form one system.
     #[command(subcommand)]
     Group(Group),
+    /// Incast variables: what the engines of a group share.
+    #[command(subcommand)]
+    Iv(Iv),
     /// Storage pools.
     #[command(subcommand)]
     Pool(Pool),
@@ -121,6 +124,32 @@ pub(crate) enum Engine {
 pub(crate) enum Group {
     /// Members, and who of them is there, as the asked engine sees it.
     Status,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Iv {
+    /// Namespaces at the asked engine: root, term, the way there, variables.
+    List,
+    /// Variables at the asked engine: version, whether they may be served and for how long.
+    #[command(
+        after_help = "Examples:\n  keel iv show keel                     what all engines of the system share\n  keel iv show -o json | jq '.spaces[].entries[] | select(.valid | not)'"
+    )]
+    Show {
+        /// A namespace, as `keel iv list` names it; left out: all.
+        name: Option<String>,
+        /// Variables of each namespace at most.
+        #[arg(long, default_value_t = 1000)]
+        most: u32,
+    },
+    /// Prints what changes at the asked engine, a line for each variable, until it is interrupted.
+    Watch {
+        /// Between two looks, in milliseconds.
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+        interval_ms: u64,
+        /// Ends after so many lines.
+        #[arg(long, value_name = "LINES")]
+        count: Option<u64>,
+    },
 }
 
 #[derive(Args)]
@@ -334,6 +363,8 @@ pub(crate) enum Bench {
     Sched(BenchSched),
     /// Access to per-xstream storage.
     Tls(BenchSeconds),
+    /// Incast variables: a cached read on a target, an eager update over the caches of an engine, updates among four ranks over TCP.
+    Iv(BenchSeconds),
     /// A 64-byte dRPC echo beside a bare SOCK_SEQPACKET ping-pong.
     Drpc(BenchSeconds),
     /// `keel engine status` on a running engine, while puts and gets keep its targets busy.

@@ -8,6 +8,7 @@ mod devices;
 mod drpc;
 mod engine;
 mod group;
+mod iv;
 mod log;
 mod metrics;
 mod modules;
@@ -33,6 +34,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Metrics => metrics::run(cli),
         Command::Log(command) => log::run(cli, command),
         Command::Group(command) => group::run(cli, command),
+        Command::Iv(command) => iv::run(cli, command),
         Command::Pool(command) => pool::run(cli, command),
         Command::Cont(command) => cont::run(cli, command),
         Command::Obj(command) => obj::run(cli, command),

@@ -1,6 +1,6 @@
-//! `keel bench bdev|message|idle|ult|sched|tls|drpc|nvme`: runs in this process, needs no engine; `control` is in a file of its own.
+//! `keel bench bdev|message|idle|ult|sched|tls|iv|drpc|nvme`: runs in this process, needs no engine; `control` is in a file of its own.
 
-use engine_bench::{Latency, bdev, drpc, idle, message, nvme, peer, sched, tls, ult};
+use engine_bench::{Latency, bdev, drpc, idle, iv, message, nvme, peer, sched, tls, ult};
 
 use crate::cli::{Bench, BenchBdev, BenchNvme, BenchPeer, BenchSched, Cli};
 use crate::commands::bench_control;
@@ -40,6 +40,20 @@ pub(crate) fn run(cli: &Cli, command: &Bench) -> Result<(), CliError> {
                 format!(
                     "typed key {:.2} ns\nas a module reads it {:.2} ns",
                     r.typed_ns, r.module_ns
+                )
+            },
+        ),
+        Bench::Iv(options) => show(
+            cli.output,
+            &iv::run(options.seconds).map_err(failed)?,
+            |r| {
+                format!(
+                    "cached read on a target {:.1} ns, as a type {:.1} ns\neager update over the caches of an engine {}\n{:.0} updates/s among {} ranks over TCP",
+                    r.cached_ns,
+                    r.typed_ns,
+                    latency(&r.eager_us),
+                    r.updates_per_s,
+                    r.ranks
                 )
             },
         ),

@@ -38,6 +38,8 @@ fn status_text(status: &keel::GroupStatus) -> String {
                 "LIFE",
                 "HEARD",
                 "TOOK",
+                "TARGETS",
+                "VERSION",
                 "LAST FAILURE"
             ],
             &rows
@@ -49,6 +51,7 @@ fn row(member: &keel::GroupMember) -> Vec<String> {
     let heard = member.state != "self" && member.incarnation != 0;
     let if_heard = |text: String| if heard { text } else { "-".to_owned() };
     let or_dash = |text: String, is: bool| if is { text } else { "-".to_owned() };
+    let facts = member.facts.clone().unwrap_or_default();
     vec![
         member.rank.to_string(),
         member.address.clone(),
@@ -56,6 +59,8 @@ fn row(member: &keel::GroupMember) -> Vec<String> {
         or_dash(member.incarnation.to_string(), member.incarnation != 0),
         if_heard(format!("{} ms ago", member.heard_ms)),
         if_heard(format!("{} us", member.took_us)),
+        or_dash(facts.targets.to_string(), !facts.uuid.is_empty()),
+        or_dash(facts.version, !facts.uuid.is_empty()),
         or_dash(member.failure.clone(), !member.failure.is_empty()),
     ]
 }

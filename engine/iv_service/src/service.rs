@@ -1,0 +1,421 @@
+//! The machine's driver: one per engine, on its system xstream.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::{Rc, Weak};
+
+use daos_errno::Der;
+use engine_iv::{
+    Body, Change, Class, Done, Failure, Group, How, Iv, Key, NsId, OpId, Output, Rank, Shortcut,
+    Stamp, Tree, Version,
+};
+use engine_rpc::{Membership, Ranks, Seen};
+use engine_tls::TypedKey;
+use engine_xstream::{SpawnError, Xstream, XstreamRef};
+use spdk_ring::oneshot;
+use spdk_thread::sync::Notify;
+use spdk_thread::{Thread, timeout};
+
+use crate::cache::Item;
+use crate::feed::Feed;
+use crate::incast::{Incast, Local, Options, Scope};
+use crate::inspect::{self, Space};
+use crate::meter::Meter;
+use crate::peers::Peers;
+
+/// How soon full mailboxes and readers that did not say a word are looked at again.
+const LOOK_NS: u64 = 500_000;
+/// How often questions that nobody waits for any more are looked for.
+const SWEEP_NS: u64 = 1_000_000_000;
+
+/// What a service is made of.
+pub(crate) struct Start {
+    pub(crate) key: TypedKey<Local>,
+    pub(crate) me: Rank,
+    pub(crate) incarnation: u64,
+    pub(crate) membership: Membership,
+    pub(crate) options: Options,
+    pub(crate) system: XstreamRef,
+    pub(crate) others: Vec<XstreamRef>,
+}
+
+/// An operation of this engine.
+struct Waiting {
+    sender: oneshot::Sender<Result<Stamp, Failure>>,
+    ns: NsId,
+    key: Key,
+    /// A fetch, and the reader who wants to keep what it gets.
+    fetch: bool,
+    reader: Option<usize>,
+}
+
+/// What is said only when this engine's own xstreams have taken all that they were told until then.
+enum Confirmation {
+    Answer(Rank, NsId, Body),
+    Done(Done),
+}
+
+pub(crate) struct Service {
+    myself: Weak<Service>,
+    thread: Thread,
+    iv: RefCell<Iv>,
+    feed: RefCell<Feed>,
+    pub(crate) peers: Peers,
+    waiting: RefCell<HashMap<OpId, Waiting>>,
+    unconfirmed: RefCell<VecDeque<(u64, Confirmation)>>,
+    spaces: RefCell<BTreeMap<NsId, Scope>>,
+    me: Rank,
+    incarnation: u64,
+    membership: Membership,
+    /// The life of the group's leader that this rank has heard of.
+    leader_life: Cell<u64>,
+    wake: Notify,
+    /// When the task wakes by itself.
+    armed: Cell<u64>,
+    stopped: Cell<bool>,
+    pub(crate) meter: Meter,
+}
+
+fn shut_down() -> Failure {
+    Failure {
+        der: Der::SHUTDOWN,
+        attempts: 0,
+        asked: None,
+        expired: false,
+    }
+}
+
+impl Service {
+    pub(crate) fn start(
+        xstream: &Xstream,
+        start: Start,
+        incast: Incast,
+    ) -> Result<Rc<Service>, SpawnError> {
+        let leader = leader(&start.membership);
+        let mine = leader == Some(start.membership.me());
+        let service = Rc::new_cyclic(|myself| Service {
+            myself: myself.clone(),
+            thread: xstream.thread().clone(),
+            iv: RefCell::new(Iv::new(start.me, start.incarnation, start.options.machine)),
+            feed: RefCell::new(Feed::new(start.key, start.system, start.others)),
+            peers: Peers::new(Ranks::current().ok(), start.options.max_questions),
+            waiting: RefCell::default(),
+            unconfirmed: RefCell::default(),
+            spaces: RefCell::default(),
+            me: start.me,
+            incarnation: start.incarnation,
+            membership: start.membership,
+            leader_life: Cell::new(if mine { start.incarnation } else { 0 }),
+            wake: Notify::new(),
+            armed: Cell::new(u64::MAX),
+            stopped: Cell::new(false),
+            meter: Meter::new(incast),
+        });
+        drop(xstream.spawn("iv", Rc::clone(&service).run())?);
+        Ok(service)
+    }
+
+    /// The task: time passes.
+    async fn run(self: Rc<Self>) {
+        let mut swept = self.thread.now();
+        while !self.stopped.get() {
+            let now = self.thread.now();
+            self.feed.borrow_mut().retry();
+            self.iv.borrow_mut().tick(now);
+            if now - swept >= SWEEP_NS {
+                self.peers.sweep(now);
+                swept = now;
+            }
+            self.drive();
+            let wait = self.next_look().saturating_sub(now);
+            self.armed.set(now.saturating_add(wait));
+            // A signal or the time: both lead to the next look.
+            let _ = timeout(wait, self.wake.notified()).await;
+        }
+    }
+
+    fn next_look(&self) -> u64 {
+        let now = self.thread.now();
+        let behind = self.feed.borrow().has_backlog() || !self.unconfirmed.borrow().is_empty();
+        let timer = self.iv.borrow().next_deadline().unwrap_or(u64::MAX);
+        let sweep = if self.peers.is_empty() {
+            u64::MAX
+        } else {
+            now + SWEEP_NS
+        };
+        let look = if behind { now + LOOK_NS } else { u64::MAX };
+        timer.min(sweep).min(look)
+    }
+
+    /// Does what the machine wants done.
+    pub(crate) fn drive(&self) {
+        loop {
+            let output = self.iv.borrow_mut().poll();
+            match output {
+                None => break,
+                Some(Output::Changed { ns, key: Some(key) }) => self.changed(ns, key),
+                Some(Output::Changed { ns, key: None }) => self.feed.borrow_mut().drop_space(ns),
+                Some(Output::Done(done)) if self.is_change(done.op) && done.result.is_ok() => {
+                    self.confirm(Confirmation::Done(done));
+                }
+                Some(Output::Done(done)) => self.finish(done),
+                Some(Output::Send { to, message }) => match message.body {
+                    body @ (Body::Synced { result: Ok(()), .. }
+                    | Body::Updated { result: Ok(_), .. }) => {
+                        self.confirm(Confirmation::Answer(to, message.ns, body));
+                    }
+                    body @ (Body::Fetched { .. } | Body::Updated { .. } | Body::Synced { .. }) => {
+                        self.peers.answer(to, message.ns, body);
+                    }
+                    Body::Fetch { .. } | Body::Update { .. } | Body::Sync { .. } => {
+                        self.peers
+                            .ask(self.myself.clone(), &self.thread, to, message);
+                    }
+                },
+            }
+        }
+        self.release();
+        if self.next_look() < self.armed.get() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// A reader has taken what it was told.
+    pub(crate) fn taken(&self) {
+        self.release();
+    }
+
+    fn confirm(&self, confirmation: Confirmation) {
+        let mut unconfirmed = self.unconfirmed.borrow_mut();
+        unconfirmed.push_back((self.feed.borrow().told(), confirmation));
+    }
+
+    fn release(&self) {
+        loop {
+            let next = {
+                let mut unconfirmed = self.unconfirmed.borrow_mut();
+                let taken =
+                    |(number, _): &(u64, Confirmation)| self.feed.borrow().all_taken(*number);
+                match unconfirmed.front().is_some_and(taken) {
+                    true => unconfirmed.pop_front(),
+                    false => None,
+                }
+            };
+            match next {
+                None => return,
+                Some((_, Confirmation::Done(done))) => self.finish(done),
+                Some((_, Confirmation::Answer(to, ns, body))) => self.peers.answer(to, ns, body),
+            }
+        }
+    }
+
+    fn changed(&self, ns: NsId, key: Key) {
+        if self.feed.borrow().is_held(ns, &key) {
+            let item = self.item(ns, key);
+            self.feed.borrow_mut().changed(ns, key, &item);
+        }
+    }
+
+    /// What a cache may have of a variable now.
+    fn item(&self, ns: NsId, key: Key) -> Item {
+        let iv = self.iv.borrow();
+        let cached = iv
+            .cached(self.thread.now(), ns, &key)
+            .filter(|cached| cached.valid);
+        match cached
+            .and_then(|cached| Some((cached.version, cached.value?.clone(), cached.fresh_until)))
+        {
+            Some((version, value, fresh_until)) => Item::Keep {
+                ns,
+                key,
+                version,
+                value,
+                fresh_until,
+            },
+            None => Item::Drop { ns, key },
+        }
+    }
+
+    fn is_change(&self, op: OpId) -> bool {
+        self.waiting
+            .borrow()
+            .get(&op)
+            .is_some_and(|waiting| !waiting.fetch)
+    }
+
+    fn finish(&self, done: Done) {
+        let Some(waiting) = self.waiting.borrow_mut().remove(&done.op) else {
+            return;
+        };
+        self.meter
+            .ended(waiting.key.class(), waiting.fetch, &done.result);
+        if let (Some(reader), true) = (waiting.reader, done.result.is_ok()) {
+            let item = self.item(waiting.ns, waiting.key);
+            self.feed
+                .borrow_mut()
+                .subscribe(reader, waiting.ns, waiting.key, item);
+        }
+        // Who asked may have gone.
+        let _ = waiting.sender.send(done.result);
+    }
+
+    fn begin(
+        &self,
+        (ns, key): (NsId, Key),
+        reader: Option<Option<usize>>,
+        start: impl FnOnce(&mut Iv, u64) -> OpId,
+    ) -> oneshot::Receiver<Result<Stamp, Failure>> {
+        let (sender, receiver) = oneshot::channel();
+        if self.stopped.get() {
+            let _ = sender.send(Err(shut_down()));
+            return receiver;
+        }
+        let op = start(&mut self.iv.borrow_mut(), self.thread.now());
+        let waiting = Waiting {
+            sender,
+            ns,
+            key,
+            fetch: reader.is_some(),
+            reader: reader.flatten(),
+        };
+        self.waiting.borrow_mut().insert(op, waiting);
+        self.drive();
+        receiver
+    }
+
+    pub(crate) fn fetch(
+        &self,
+        ns: NsId,
+        key: Key,
+        shortcut: Shortcut,
+        budget: u64,
+        reader: Option<XstreamRef>,
+    ) -> oneshot::Receiver<Result<Stamp, Failure>> {
+        let reader = reader.and_then(|xstream| self.feed.borrow().reader(&xstream));
+        self.begin((ns, key), Some(reader), |iv, now| {
+            iv.fetch(now, ns, key, shortcut, budget)
+        })
+    }
+
+    pub(crate) fn change(
+        &self,
+        ns: NsId,
+        key: Key,
+        change: Change,
+        how: How,
+        budget: u64,
+    ) -> oneshot::Receiver<Result<Stamp, Failure>> {
+        self.begin((ns, key), None, |iv, now| match change {
+            Change::Set(value) => iv.update(now, ns, key, value, how, budget),
+            Change::Invalidate => iv.invalidate(now, ns, key, how, budget),
+        })
+    }
+
+    pub(crate) fn cached(&self, ns: NsId, key: &Key) -> Option<(Version, Rc<[u8]>)> {
+        // A hook of a class looks from inside the machine: to it nothing is cached.
+        let iv = self.iv.try_borrow().ok()?;
+        let cached = iv
+            .cached(self.thread.now(), ns, key)
+            .filter(|cached| cached.valid)?;
+        Some((cached.version, Rc::from(&**cached.value?)))
+    }
+
+    pub(crate) fn register(&self, id: u32, class: Box<dyn Class>) {
+        // The handle keeps ids apart.
+        if let Err(der) = self.iv.borrow_mut().register(id, class) {
+            tracing::error!(class = id, %der, "a class of incast variables is not registered");
+        }
+    }
+
+    pub(crate) fn connect(&self, ns: NsId, scope: Scope) -> Result<(), Der> {
+        if self.stopped.get() {
+            return Err(Der::SHUTDOWN);
+        }
+        let now = self.thread.now();
+        let scope = match self.membership.get().version() {
+            0 => Scope::Engine,
+            _ => scope,
+        };
+        self.iv.borrow_mut().connect(ns, Tree::default())?;
+        if self.spaces.borrow_mut().insert(ns, scope).is_some() {
+            return Ok(());
+        }
+        match scope {
+            Scope::Engine => {
+                let mut iv = self.iv.borrow_mut();
+                iv.set_group(now, ns, Group::new(1, [self.me]));
+                iv.set_leader(now, ns, self.me, self.incarnation);
+            }
+            Scope::Group => {
+                let group = self.membership.get();
+                let ranks = group.members().iter().map(|member| member.rank);
+                self.iv
+                    .borrow_mut()
+                    .set_group(now, ns, Group::new(group.version(), ranks));
+                self.lead(ns);
+            }
+        }
+        self.drive();
+        Ok(())
+    }
+
+    /// Tells the machine the leader of a namespace of the group, once its life is known.
+    fn lead(&self, ns: NsId) {
+        let (life, now) = (self.leader_life.get(), self.thread.now());
+        if let Some(leader) = leader(&self.membership).filter(|_| life > 0) {
+            self.iv.borrow_mut().set_leader(now, ns, leader, life);
+        }
+    }
+
+    pub(crate) fn seen(&self, seen: &Seen) {
+        if leader(&self.membership) != Some(seen.rank) || seen.incarnation <= self.leader_life.get()
+        {
+            return;
+        }
+        self.leader_life.set(seen.incarnation);
+        let of_group = |(ns, scope): (&NsId, &Scope)| (*scope == Scope::Group).then_some(*ns);
+        let spaces: Vec<NsId> = self.spaces.borrow().iter().filter_map(of_group).collect();
+        spaces.into_iter().for_each(|ns| self.lead(ns));
+        self.drive();
+    }
+
+    pub(crate) fn disconnect(&self, ns: NsId) -> Result<(), Der> {
+        self.iv.borrow_mut().disconnect(ns)?;
+        if self.iv.borrow().view(ns).is_none() {
+            self.spaces.borrow_mut().remove(&ns);
+        }
+        self.drive();
+        Ok(())
+    }
+
+    pub(crate) fn list(&self, most: usize, names: &Incast) -> Vec<Space> {
+        let (iv, now) = (self.iv.borrow(), self.thread.now());
+        inspect::list(&iv, now, most, &self.spaces.borrow(), names)
+    }
+
+    /// Something came from another rank.
+    pub(crate) fn receive(&self, from: Rank, message: engine_iv::Message) {
+        if self.stopped.get() {
+            return;
+        }
+        self.iv
+            .borrow_mut()
+            .receive(self.thread.now(), from, message);
+        self.drive();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopped.set(true);
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        for waiting in waiting.into_values() {
+            let _ = waiting.sender.send(Err(shut_down()));
+        }
+        self.peers.stop();
+        self.wake.notify_one();
+    }
+}
+
+/// The member with the lowest rank.
+fn leader(membership: &Membership) -> Option<Rank> {
+    membership.get().members().first().map(|member| member.rank)
+}
