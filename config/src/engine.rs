@@ -48,6 +48,9 @@ pub struct Engine {
     /// `first_core` or `numa_node`. Left out, every core that the process may use counts.
     pub cpus: Option<CpuList>,
 
+    /// Huge pages for the memory that devices reach, taken at the start from each device's NUMA node: `"auto"`, `"2MiB"`, `"1GiB"` or `"off"`.
+    pub hugepages: Hugepages,
+
     /// Start even if there are fewer cores than xstreams; several xstreams then share a core. For development, not for service.
     pub oversubscribe: bool,
 
@@ -61,6 +64,24 @@ pub struct Engine {
     pub idle_latency_us: u32,
 }
 
+/// Huge pages for the memory that devices reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Hugepages {
+    /// With devices of kind `nvme`: pages of 2 MiB if there are enough, else ordinary ones, with a warning that says what is missing.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// Pages of 2 MiB, or no start.
+    #[serde(rename = "2MiB")]
+    TwoMiB,
+    /// Pages of 1 GiB, or no start.
+    #[serde(rename = "1GiB")]
+    OneGiB,
+    /// Ordinary pages.
+    #[serde(rename = "off")]
+    Off,
+}
+
 impl Default for Engine {
     fn default() -> Engine {
         Engine {
@@ -72,6 +93,7 @@ impl Default for Engine {
             first_core: None,
             numa_node: None,
             cpus: None,
+            hugepages: Hugepages::Auto,
             oversubscribe: false,
             lock_cores: true,
             idle_latency_us: 50,

@@ -57,7 +57,7 @@ use serde::{Deserialize, Serialize};
 pub use cpus::CpuList;
 pub use device::{Backing, Device, DeviceKind, MIN_TARGET_SIZE, Placement, SLICE_ALIGN};
 pub use document::Document;
-pub use engine::Engine;
+pub use engine::{Engine, Hugepages};
 pub use error::{ConfigError, ConfigErrors, Kind};
 pub use explain::{UnknownKey, explain, keys};
 pub use group::{Group, GroupMember};

@@ -27,6 +27,7 @@ use crate::cli::Cli;
 use crate::control::{EngineControl, set_up};
 use crate::cores;
 use crate::devices::Devices;
+use crate::dma_memory;
 use crate::error::BootError;
 use crate::events::{Event, Events};
 use crate::group;
@@ -166,6 +167,7 @@ fn assemble(
     phases: &mut Phases,
 ) -> Result<(Arc<Engine>, Modules), BootError> {
     phases.run("host check", || host_check::look(&config))?;
+    phases.run("dma memory", || dma_memory::set_aside(&config))?;
     let devices = phases.run("devices", || Devices::open(&config))?;
     let modules = phases
         .run("module load", || {

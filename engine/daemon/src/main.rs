@@ -12,6 +12,7 @@ mod device_book;
 mod device_health;
 mod device_watch;
 mod devices;
+mod dma_memory;
 mod error;
 mod events;
 mod facts;

@@ -13,7 +13,7 @@ use crate::device_book::{Ask, OnSsd};
 use crate::error::BootError;
 
 /// I/Os of one target at its SSD; also bounds the commands, so that a queue never fills.
-const DEPTH: u32 = 1023;
+pub(crate) const DEPTH: u32 = 1023;
 
 /// The controllers by PCI address. Any thread, but their shutdown waits.
 #[derive(Default)]
@@ -65,7 +65,7 @@ impl Ssds {
 }
 
 /// How many targets are on each SSD: each has a queue pair of its own.
-fn targets_by_address(config: &Config) -> BTreeMap<&str, u16> {
+pub(crate) fn targets_by_address(config: &Config) -> BTreeMap<&str, u16> {
     let mut wanted = BTreeMap::new();
     for placement in config.placements() {
         let device = config.device.get(placement.device);

@@ -73,6 +73,17 @@ pub struct HostOptions {
 }
 
 impl HostOptions {
+    /// The buffers that modules get unless told otherwise.
+    pub fn buffers() -> Vec<BufferClass> {
+        let class = |buffer_len, count| BufferClass { buffer_len, count };
+        vec![
+            class(4 << 10, 4096),
+            class(64 << 10, 512),
+            class(1 << 20, 64),
+            class(4 << 20, 16),
+        ]
+    }
+
     /// With default bounds and no devices.
     pub fn new(
         keys: KeyRegistry,
@@ -80,7 +91,6 @@ impl HostOptions {
         drpc: engine_drpc::Registry,
         control: Arc<dyn Control>,
     ) -> HostOptions {
-        let class = |buffer_len, count| BufferClass { buffer_len, count };
         HostOptions {
             keys,
             rpc,
@@ -88,12 +98,7 @@ impl HostOptions {
             control,
             shares: Vec::new(),
             targets: 0,
-            buffers: vec![
-                class(4 << 10, 4096),
-                class(64 << 10, 512),
-                class(1 << 20, 64),
-                class(4 << 20, 16),
-            ],
+            buffers: HostOptions::buffers(),
             queue_depth: 256,
             deadline: Duration::from_secs(60),
         }

@@ -21,19 +21,26 @@
 //!   revive (`Weak`), with the copies of D4. Into a `DmaBuf` it reaches only as hardware would: because its driver gave the
 //!   buffer away with a command and owns it until the completion, during which nobody holds a reference to the bytes (D1).
 
+mod arena;
 mod buffer;
 mod device_memory;
+mod huge;
 mod io_space;
 mod iova;
 mod mapping;
 mod pool;
+mod ranges;
 mod region;
+mod reserve;
 
+pub(crate) use arena::LARGE;
 pub use buffer::{DmaBuf, OutOfMemory, PAGE};
 pub use device_memory::DmaMemory;
+pub use huge::HugePage;
 pub use io_space::{IoFault, IoSpace};
 pub use iova::{IovaTable, PoolAddresses, Segment};
 pub(crate) use mapping::Mapping;
 pub use pool::DmaPool;
 pub(crate) use pool::{MAX_REGISTERED, PoolInner};
 pub use region::SharedRegion;
+pub use reserve::{DmaNeed, ReserveError, reserve_dma};

@@ -35,8 +35,8 @@ pub use clock::Clock;
 pub use cpu::{CpuError, Topology};
 pub use device::{BackingError, DeviceBacking};
 pub use dma::{
-    DmaBuf, DmaMemory, DmaPool, IoFault, IoSpace, IovaTable, OutOfMemory, PAGE, PoolAddresses,
-    Segment, SharedRegion,
+    DmaBuf, DmaMemory, DmaNeed, DmaPool, HugePage, IoFault, IoSpace, IovaTable, OutOfMemory, PAGE,
+    PoolAddresses, ReserveError, Segment, SharedRegion, reserve_dma,
 };
 pub use manual_clock::ManualClock;
 pub use notifier::{Notifier, drain_eventfd, ring_eventfd, take_eventfd};

@@ -9,6 +9,9 @@ const COUNT: usize = 16;
 /// Bytes of each: the longest I/O that the device takes.
 pub(crate) const BYTES: usize = 1 << 20;
 
+/// Bytes of a controller's bounce buffers.
+pub const BOUNCE_MEMORY: usize = COUNT * BYTES;
+
 /// The bounce buffers of a controller, shared by its channels. `Clone + Send + Sync`.
 #[derive(Clone)]
 pub(crate) struct Bounce {
@@ -18,7 +21,8 @@ pub(crate) struct Bounce {
 impl Bounce {
     /// Takes the memory and maps it.
     pub(crate) fn new<B: DeviceBacking>(backing: &B) -> Result<Bounce, String> {
-        let pool = DmaPool::new(BYTES, COUNT).map_err(|error| error.to_string())?;
+        let pool =
+            DmaPool::near(BYTES, COUNT, backing.numa_node()).map_err(|error| error.to_string())?;
         backing.map_pool(&pool).map_err(|error| error.to_string())?;
         Ok(Bounce { pool })
     }

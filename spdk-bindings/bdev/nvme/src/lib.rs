@@ -18,6 +18,7 @@ mod device;
 mod manager;
 mod namespace;
 
+pub use bounce::BOUNCE_MEMORY;
 pub use device::{DeviceHealth, NvmeDevice};
 pub use nvme_spec::log::SmartLog;
 pub use spdk_nvme::{Event, Namespace, NvmeError, Options as DriverOptions, Troubles};

@@ -2,19 +2,22 @@
     unsafe_code,
     reason = "maps and unmaps anonymous memory: rules D2 and D3 of dma.rs start here"
 )]
-//! One anonymous, private, zero-filled mapping; the memory behind pools and regions.
+//! One private, zero-filled range of pages; the memory behind pools and regions.
 
 use core::ffi::c_void;
 use core::ptr::NonNull;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
-use super::{OutOfMemory, PAGE};
+use super::arena::Piece;
+use super::{OutOfMemory, PAGE, reserve};
 
-/// An owned range of pages. Zero-filled at first touch; unmapped on drop.
+/// An owned range of pages. Zero-filled at first touch; unmapped, or given back to what was set aside, on drop.
 pub(crate) struct Mapping {
     ptr: NonNull<u8>,
     len: usize,
+    /// Of the memory that was set aside for devices.
+    piece: Option<Piece>,
 }
 
 // SAFETY: a mapping is plain memory without thread affinity; who may touch its bytes is ruled by D1 and D4.
@@ -44,7 +47,28 @@ impl Mapping {
             // SAFETY: the range is the mapping made above, and LinuxHugepage changes no contents.
             let _ = unsafe { madvise(ptr.as_ptr().cast::<c_void>(), len, Advice::LinuxHugepage) };
         }
-        Ok(Mapping { ptr, len })
+        Ok(Mapping {
+            ptr,
+            len,
+            piece: None,
+        })
+    }
+
+    /// As [`Mapping::new`], of the memory that was set aside for devices near `node` ([`super::reserve_dma`]) if there is any; all of it is
+    /// there.
+    pub(crate) fn for_dma(len: usize, node: Option<u32>) -> Result<Mapping, OutOfMemory> {
+        let whole = len.max(1).checked_next_multiple_of(PAGE);
+        if let Some(piece) = whole.and_then(|len| reserve::piece(len, node)) {
+            return Ok(Mapping {
+                ptr: piece.as_ptr(),
+                len: piece.len(),
+                piece: Some(piece),
+            });
+        }
+        let mapping = Mapping::new(len)?;
+        // Whoever registers it with a ring or a device pins all of it, which must not take its pages meanwhile.
+        mapping.populate()?;
+        Ok(mapping)
     }
 
     /// Takes every page from the machine now instead of at first touch.
@@ -74,6 +98,10 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if self.piece.take().is_some() {
+            // Back to where it was cut from.
+            return;
+        }
         // SAFETY: the range was mapped by `new`, and by D2 no buffer into it exists any more.
         let unmapped = unsafe { munmap(self.ptr.as_ptr().cast::<c_void>(), self.len) };
         debug_assert!(

@@ -40,20 +40,26 @@ pub(crate) struct PoolInner {
 }
 
 impl DmaPool {
-    /// `count` buffers of `buf_len` bytes each (rounded up to whole pages).
+    /// `count` buffers of `buf_len` bytes each (rounded up to whole pages), in huge pages if they were set aside ([`super::reserve_dma`]).
     ///
     /// # Errors
     /// [`OutOfMemory`] when the mapping fails or the numbers overflow.
     pub fn new(buf_len: usize, count: usize) -> Result<DmaPool, OutOfMemory> {
+        DmaPool::near(buf_len, count, None)
+    }
+
+    /// As [`DmaPool::new`], near the devices of a NUMA node.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn near(buf_len: usize, count: usize, node: Option<u32>) -> Result<DmaPool, OutOfMemory> {
         let fail = OutOfMemory {
             bytes: buf_len.saturating_mul(count),
         };
         let stride = buf_len.max(1).checked_next_multiple_of(PAGE).ok_or(fail)?;
         let capacity = u32::try_from(stride).map_err(|_| fail)?;
         let slots = u32::try_from(count.max(1)).map_err(|_| fail)?;
-        let memory = Mapping::new(stride.checked_mul(slots as usize).ok_or(fail)?)?;
-        // Whoever registers the pool with a ring or a device pins all of it, which must not take its pages meanwhile.
-        memory.populate()?;
+        let memory = Mapping::for_dma(stride.checked_mul(slots as usize).ok_or(fail)?, node)?;
         let free = ArrayQueue::new(slots as usize);
         for slot in 0..slots {
             // Cannot fail: the queue has room for every slot.

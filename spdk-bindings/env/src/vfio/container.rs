@@ -4,6 +4,7 @@
 )]
 //! A container: the I/O address space of one device, and what is mapped in it.
 
+use core::ptr::NonNull;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -11,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::sys;
-use crate::dma::{DmaMemory, DmaPool, IovaTable, Mapping, PAGE, PoolAddresses};
+use crate::dma::{DmaMemory, DmaPool, IovaTable, LARGE, Mapping, PAGE, PoolAddresses};
 
 /// The first I/O address: above the interrupt range of x86 (0xfee0_0000), within every IOMMU.
 const FIRST_IOVA: u64 = 1 << 32;
@@ -106,9 +107,14 @@ impl Container {
     }
 
     /// Memory for both.
-    pub(super) fn alloc(self: &Arc<Self>, len: usize, align: usize) -> io::Result<DmaMemory> {
+    pub(super) fn alloc(
+        self: &Arc<Self>,
+        len: usize,
+        align: usize,
+        node: Option<u32>,
+    ) -> io::Result<DmaMemory> {
         let out_of_memory = |error: crate::OutOfMemory| io::Error::other(error.to_string());
-        let mapping = Mapping::new(len).map_err(out_of_memory)?;
+        let mapping = Mapping::for_dma(len, node).map_err(out_of_memory)?;
         let ptr = mapping.as_ptr();
         // SAFETY: `Lent` keeps the mapping until it was unmapped for the device, and for ever if that fails.
         let iova = unsafe { self.map(ptr.as_ptr() as u64, mapping.len(), align) }?;
@@ -134,9 +140,18 @@ impl Container {
         let (ptr, len) = pool.span();
         // SAFETY: the table holds the pool, and with it its mapping, for as long as this container exists; the kernel forgets the
         // container's mappings when its descriptors are closed, which comes first (see the fields).
-        let iova = unsafe { self.map(ptr.as_ptr() as u64, len, PAGE) }?;
+        let iova = unsafe { self.map(ptr.as_ptr() as u64, len, alignment(ptr, len)) }?;
         self.pools.insert(pool, PoolAddresses::Linear(iova));
         Ok(())
+    }
+}
+
+/// Huge pages lie at a multiple of their size in both worlds, so that the IOMMU's tables stay small.
+fn alignment(ptr: NonNull<u8>, len: usize) -> usize {
+    if len >= LARGE && ptr.as_ptr().addr().is_multiple_of(LARGE) {
+        LARGE
+    } else {
+        PAGE
     }
 }
 

@@ -346,7 +346,7 @@ impl DeviceBacking for VfioDevice {
 
     fn alloc_dma(&self, len: usize, align: usize) -> Result<DmaMemory, BackingError> {
         self.container
-            .alloc(len, align)
+            .alloc(len, align, self.numa_node)
             .map_err(|error| self.kernel_error("map memory for the device", error))
     }
 
