@@ -12,8 +12,10 @@ use crate::{ssds, wiring};
 const UNIT: usize = 2 << 20;
 /// Of an SSD beside its bounce buffers: the admin queue and its pages, doorbells, what was identified.
 const PER_SSD: usize = 1 << 20;
-/// Of a queue pair's command: entries of both queues and its list of pages.
-const PER_COMMAND: usize = 64 + 16 + 4096;
+/// Of a queue pair's command: entries of both queues.
+const ENTRIES: usize = 64 + 16;
+/// And its list of pages.
+const LIST: usize = 4096;
 
 /// Takes huge pages as the configuration says. Before devices are opened.
 pub(crate) fn set_aside(config: &Config) -> Result<(), BootError> {
@@ -51,9 +53,10 @@ fn needs(config: &Config, node_of: impl Fn(&str) -> Option<usize>) -> Vec<DmaNee
         bytes: shared(config),
     }];
     for (address, targets) in ssds {
-        let queues = usize::from(targets) * (ssds::DEPTH as usize + 1) * PER_COMMAND;
-        // A unit more: pieces smaller than one lie beside each other, and leave gaps before those that are not.
-        let bytes = (PER_SSD + queues).next_multiple_of(UNIT) + UNIT + bdev_nvme::BOUNCE_MEMORY;
+        let commands = usize::from(targets) * (ssds::DEPTH as usize + 1);
+        // Small pieces lie beside each other; large ones begin at a multiple of the unit.
+        let small = (PER_SSD + commands * ENTRIES).next_multiple_of(UNIT);
+        let bytes = small + commands * LIST + bdev_nvme::BOUNCE_MEMORY;
         let node = near(address).or(needs[0].node);
         match needs.iter_mut().find(|need| need.node == node) {
             Some(need) => need.bytes += bytes,
@@ -67,7 +70,7 @@ fn needs(config: &Config, node_of: impl Fn(&str) -> Option<usize>) -> Vec<DmaNee
 fn shared(config: &Config) -> usize {
     let modules = HostOptions::buffers();
     let modules = modules.iter().map(|class| class.buffer_len * class.count);
-    let bulk = wiring::rpc(config).bulk;
+    let bulk = wiring::bulk(config);
     let bulk = bulk.iter().map(|class| class.buffer_len * class.count);
     let pools = modules.chain(bulk);
     pools.map(|bytes| bytes.next_multiple_of(UNIT)).sum()
@@ -75,6 +78,8 @@ fn shared(config: &Config) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use engine_node::{Need, Root};
+
     use super::*;
 
     fn config(engine: &str) -> Config {
@@ -90,9 +95,8 @@ mod tests {
     fn what_is_shared_lies_beside_the_first_ssd_and_the_rest_beside_its_own() {
         let node_of = |address: &str| Some(usize::from(address.starts_with("0000:8")));
         let config = config("");
-        // Two targets: queues of 1,024 commands each.
-        let ssd = (1 << 20) + 2 * 1024 * 4176_usize;
-        let ssd = ssd.next_multiple_of(2 << 20) + (2 << 20) + (16 << 20);
+        // Two targets: a page for what is small, 1,024 lists of pages each, bounce buffers.
+        let ssd = (2 + 8 + 16) << 20;
         let found = needs(&config, node_of);
         let both = |node, bytes| DmaNeed {
             node: Some(node),
@@ -100,6 +104,23 @@ mod tests {
         };
         assert_eq!(found, [both(0, shared(&config) + ssd), both(1, ssd)]);
         assert!(shared(&config) >= (176 + 28) << 20);
+    }
+
+    #[test]
+    fn the_doctor_asks_for_no_less() {
+        for bulk in [8, 9, 17, 31, 32, 33, 50, 64, 100, 255, 256, 1000] {
+            let mut config = config("");
+            config.rpc.bulk_memory.0 = bulk << 20;
+            let needed: usize = needs(&config, |_| Some(0))
+                .iter()
+                .map(|need| need.bytes)
+                .sum();
+            let asked = Need::of_config(&Root::this(), &config).total();
+            assert!(
+                needed as u64 <= asked,
+                "bulk_memory {bulk} MiB: {needed} > {asked}"
+            );
+        }
     }
 
     #[test]

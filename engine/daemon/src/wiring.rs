@@ -61,19 +61,24 @@ const LARGE: usize = 4 << 20;
 const PIECE: usize = 1 << 20;
 const SMALL: usize = 64 << 10;
 
-pub(crate) fn rpc(config: &Config, membership: &Membership) -> engine_rpc::Options {
-    let rpc = &config.rpc;
+/// Buffers for bulk transfers.
+pub(crate) fn bulk(config: &Config) -> Vec<BulkClass> {
     // Half of the memory in buffers that hold any request, the rest in those that most requests need.
-    let memory = rpc.bulk_memory.0 as usize;
+    let memory = config.rpc.bulk_memory.0 as usize;
     let class = |buffer_len: usize, part: usize| BulkClass {
         buffer_len,
         count: (memory / part / buffer_len).max(1),
     };
+    vec![class(SMALL, 8), class(PIECE, 3), class(LARGE, 2)]
+}
+
+pub(crate) fn rpc(config: &Config, membership: &Membership) -> engine_rpc::Options {
+    let rpc = &config.rpc;
     engine_rpc::Options {
         max_connections: rpc.max_connections as usize,
         max_in_flight_per_connection: rpc.max_in_flight as usize,
         group: membership.clone(),
-        bulk: vec![class(SMALL, 8), class(PIECE, 3), class(LARGE, 2)],
+        bulk: bulk(config),
         ..engine_rpc::Options::default()
     }
 }

@@ -134,11 +134,13 @@ fn explain(failure: HugeFailure, page: HugePage, need: DmaNeed, sys: &Path) -> R
     }
 }
 
-/// Where the kernel counts them.
+/// Where the kernel counts them; one without NUMA has node 0 only, and no directory for it.
 fn directory(sys: &Path, page: HugePage, node: Option<u32>) -> PathBuf {
     let of = match node {
-        Some(node) => format!("devices/system/node/node{node}/hugepages"),
-        None => "kernel/mm/hugepages".to_owned(),
+        Some(node) if node > 0 || sys.join("devices/system/node").exists() => {
+            format!("devices/system/node/node{node}/hugepages")
+        }
+        _ => "kernel/mm/hugepages".to_owned(),
     };
     sys.join(of).join(format!("hugepages-{}kB", page.kib()))
 }
