@@ -4,8 +4,9 @@
  *
  * dRPC module 103, method 1 keeps a text in the first block of target 0's device and answers what it reads back: a ULT on
  * the system xstream serves the call, another on the target's main xstream does the block I/O, an eventual brings the result
- * over. Method 2 counts to three on a beat of a millisecond, waiting on a condition. The module owns the device's contents: do
- * not load it beside a module that stores things there. */
+ * over. Method 2 counts to three on a beat of a millisecond, waiting on a condition. Method 3 keeps a text as method 1 does, but over an RPC, whose handler
+ * waits for the device in its middle as the caller waits for the answer. The module owns the device's contents: do not load it beside a module
+ * that stores things there. */
 #include <stdio.h>
 #include <string.h>
 
@@ -87,6 +88,40 @@ static void serve_note(void *arg)
 		dss_host->drpc_reply(call, DSS_DRPC_FAILURE, NULL, 0);
 }
 
+#define KEEP_TEXT DSS_RPC_OPCODE(34, 1, 0)
+
+/* Keeps the text of a request. In a ULT of its own on the xstream of the request's tag. */
+static void rpc_keep(struct dss_rpc *rpc)
+{
+	struct dss_rpc_info info;
+	struct note         note = { .len = 0 };
+	int32_t             rc;
+
+	dss_host->rpc_info(rpc, &info);
+	note.len = (uint32_t)(info.body_len < TEXT_MAX ? info.body_len : TEXT_MAX);
+	if (note.len > 0)
+		memcpy(note.text, info.body, note.len);
+	rc = keep(&note);
+	dss_host->rpc_reply(rpc, rc, (const uint8_t *)note.text, rc == 0 ? note.len : 0, (struct dss_buf){ 0 });
+}
+
+/* Serves a call of method 3: asks target 0 from the system xstream. */
+static void serve_far_note(void *arg)
+{
+	struct dss_drpc      *call = arg;
+	struct dss_drpc_info  info;
+	struct dss_rpc_answer answer = { 0 };
+	int32_t               rc;
+
+	dss_host->drpc_info(call, &info);
+	rc = dss_host->rpc_call_wait(dss_self, 1, KEEP_TEXT, info.body, info.body_len, NULL, &answer);
+	if (rc == 0 && answer.status == 0)
+		dss_host->drpc_reply(call, DSS_DRPC_SUCCESS, answer.body, answer.body_len);
+	else
+		dss_host->drpc_reply(call, DSS_DRPC_FAILURE, NULL, 0);
+	dss_host->rpc_answer_free(&answer);
+}
+
 struct count {
 	struct dss_mutex *mutex;
 	struct dss_cond  *changed;
@@ -142,13 +177,18 @@ static void straight_drpc(struct dss_drpc *call)
 		rc = dss_ult_create(serve_note, call, DSS_XS_SELF, -1, 0, NULL);
 	else if (info.method == 2)
 		rc = dss_ult_create(serve_count, call, DSS_XS_SELF, -1, 0, NULL);
+	else if (info.method == 3)
+		rc = dss_ult_create(serve_far_note, call, DSS_XS_SELF, -1, 0, NULL);
 	else
 		dss_host->drpc_reply(call, DSS_DRPC_UNKNOWN_METHOD, NULL, 0);
-	if (rc != 0 && (info.method == 1 || info.method == 2))
+	if (rc != 0 && info.method >= 1 && info.method <= 3)
 		dss_host->drpc_reply(call, DSS_DRPC_FAILURE, NULL, 0);
 }
 
 static const struct dss_drpc_handler straight_handlers[] = { { 103, 0, straight_drpc }, { 0, 0, NULL } };
+
+static const struct dss_rpc_handler straight_rpcs[] = { { 0, DSS_RPC_ULT, "keep", rpc_keep } };
+static const struct dss_rpc_proto   straight_proto = { 1, 1, straight_rpcs };
 
 static int32_t straight_nothing(void)
 {
@@ -162,6 +202,8 @@ struct dss_module straight_c_module = {
 	.sm_ver = 1u << 24,
 	.sm_init = straight_nothing,
 	.sm_fini = straight_nothing,
+	.sm_proto_count = 1,
+	.sm_proto = { &straight_proto, NULL },
 	.sm_drpc_handlers = straight_handlers,
-	.sm_about = "straight-line C with ULTs, block I/O and primitives",
+	.sm_about = "straight-line C with ULTs, block I/O, RPC and primitives",
 };

@@ -29,15 +29,17 @@ fn text(answer: Response) -> String {
 }
 
 #[test]
-fn straight_line_c_does_block_io_and_waits_in_the_middle() {
+fn straight_line_c_does_block_io_and_rpc_in_the_middle() {
     let engine = spawn("straight_c");
     for said in ["kept in the middle", "and again"] {
-        let answer = engine.drpc().call(103, 1, said.as_bytes()).unwrap();
-        assert_eq!(text(answer), said);
+        for over_rpc in [1, 3] {
+            let answer = engine.drpc().call(103, over_rpc, said.as_bytes()).unwrap();
+            assert_eq!(text(answer), said);
+        }
     }
     let counted = engine.drpc().call(103, 2, b"").unwrap();
     assert_eq!(text(counted), "counted to three");
-    let unknown = engine.drpc().call(103, 3, b"").unwrap();
+    let unknown = engine.drpc().call(103, 4, b"").unwrap();
     assert_eq!(unknown.status(), Status::UnknownMethod);
     let exited = engine.terminate();
     assert_eq!(exited.code, Some(0));
@@ -74,7 +76,20 @@ fn waiting_where_nothing_can_wait_is_refused_and_harms_nobody() {
     expected.extend([one_round; 2].concat());
     assert_eq!(results, expected, "{}", engine.log());
     assert!(engine.log().contains("called from the wrong place"));
-    assert_eq!(engine.terminate().code, Some(0));
+    let exited = engine.terminate();
+    assert_eq!(exited.code, Some(0), "{}", exited.log);
+    let (log, misc) = (&exited.log, Der::MISC.neg()); // at the OS thread's end it is too late to look who calls
+    let said = |which, der| {
+        log.matches(&format!("wrong_waits: {which}: 1 {der}\n"))
+            .count()
+    };
+    assert_eq!(
+        said("end of the storage", refused),
+        3,
+        "each xstream\n{log}"
+    );
+    assert!(said("end of the OS thread", misc) > 0, "{log}");
+    assert!(!log.contains("panic"), "{log}");
 }
 
 #[test]
@@ -86,6 +101,23 @@ fn a_ult_that_computes_for_long_holds_its_xstream_and_nothing_else() {
     let answer = engine.drpc().call(105, 1, b"0").unwrap();
     assert_eq!(answer.status(), Status::Success);
     assert_eq!(engine.terminate().code, Some(0));
+}
+
+#[test]
+fn what_c_plus_plus_throws_ends_its_ult_and_nothing_else() {
+    let engine = spawn("throws");
+    let ended = Der::MISC.neg();
+    for round in 1..=2 {
+        let answer = engine.drpc().call(109, 1, b"").unwrap();
+        assert_eq!(
+            numbers(&answer),
+            [ended, ended, ended, ended, ended, 4 * round]
+        );
+    }
+    let exited = engine.terminate();
+    assert_eq!(exited.code, Some(0));
+    let said = "an exception of another language left the function of a ULT";
+    assert_eq!(exited.log.matches(said).count(), 8, "{}", exited.log);
 }
 
 #[test]
@@ -110,8 +142,8 @@ fn a_ult_that_overflows_its_stack_is_named_before_it_harms_anything() {
 const WAITERS: i32 = 108;
 
 /// Its ULTs once each is where it waits.
-fn waiting(engine: &Engine) -> Vec<keel::Task> {
-    let begun = engine.drpc().call(WAITERS, 1, b"").unwrap();
+fn waiting(engine: &Engine, how: &[u8]) -> Vec<keel::Task> {
+    let begun = engine.drpc().call(WAITERS, 1, how).unwrap();
     assert_eq!(begun.status(), Status::Success);
     eventually("all wait", || {
         let list: keel::Tasks = engine.ask(modules::KEEL, methods::TASKS, &());
@@ -126,7 +158,7 @@ fn waiting(engine: &Engine) -> Vec<keel::Task> {
 #[test]
 fn the_list_tells_who_waits_where_for_what_and_how_much_stack_it_took() {
     let engine = spawn_beside(&["mgmt", "obj"], "waiters");
-    let ults = waiting(&engine);
+    let ults = waiting(&engine, b"");
     let seen: Vec<_> = ults
         .iter()
         .map(|ult| (ult.name.as_str(), ult.state.as_str(), ult.stack_bytes >> 10))
@@ -167,6 +199,66 @@ fn the_list_tells_who_waits_where_for_what_and_how_much_stack_it_took() {
     let list: keel::Tasks = engine.ask(modules::KEEL, methods::TASKS, &());
     assert!(list.tasks.iter().all(|ult| ult.module != "waiters"));
     assert_eq!(engine.terminate().code, Some(0));
+}
+
+#[test]
+fn an_abort_reaches_whoever_waits_whatever_it_waits_for() {
+    let engine = spawn_beside(&["mgmt", "obj"], "waiters");
+    waiting(&engine, b"cancel");
+    let ended = engine.drpc().call(WAITERS, 3, b"").unwrap();
+    let (woken, canceled) = (1, Der::CANCELED.neg());
+    let expected = [[woken].as_slice(), &[canceled; 7]].concat();
+    assert_eq!(numbers(&ended), expected, "{}", engine.log());
+    let exited = engine.terminate();
+    assert_eq!(exited.code, Some(0));
+    assert!(
+        !exited.log.contains("left behind by the module"),
+        "all were free to go\n{}",
+        exited.log
+    );
+}
+
+#[test]
+fn an_engine_stops_with_ults_asleep_and_waiting() {
+    let engine = spawn_beside(&["mgmt", "obj"], "waiters");
+    waiting(&engine, b"cancel");
+    let exited = engine.terminate();
+    assert_eq!(exited.code, Some(0), "{}", exited.log);
+}
+
+#[test]
+fn a_million_ults_at_once_are_refused_beyond_the_bounds_and_the_rest_runs() {
+    let engine = spawn("floods");
+    let flood = |method, refusal: Der| {
+        let expected = refusal.neg().to_le_bytes();
+        let answer = engine.drpc().call(110, method, &expected).unwrap();
+        let [accepted, refused, other, ran] = numbers(&answer)[..] else {
+            panic!("{answer:?}");
+        };
+        assert_eq!((accepted + refused, other), (1_000_000, 0));
+        (accepted, ran)
+    };
+    let own = flood(1, Der::NOMEM);
+    assert!(
+        (16_000..=16_384).contains(&own.0),
+        "{own:?}: the ULTs of an xstream"
+    );
+    assert_eq!(own.0, own.1, "all that were accepted");
+    // The mailbox is full, or, if it is emptied meanwhile, the xstream is: then the log tells of those that were accepted.
+    let (accepted, ran) = flood(2, Der::AGAIN);
+    assert!(
+        accepted >= 4096 && ran >= 4096 && ran <= accepted,
+        "{accepted} {ran}"
+    );
+    assert_eq!(flood(1, Der::NOMEM), own, "all have gone");
+    let exited = engine.terminate();
+    assert_eq!(exited.code, Some(0));
+    let dropped = exited.log.matches("ULT dropped").count();
+    assert!(
+        dropped < 1000 && (dropped > 0 || ran == accepted),
+        "{}",
+        exited.log
+    );
 }
 
 /// The file that SIGUSR1 writes.

@@ -11,7 +11,7 @@
 
 use crate::here::{self, Here};
 use crate::modules::{self, ModuleEntry};
-use crate::ult::{Running, running};
+use crate::ult::{Running, os_thread_ends, running};
 use daos_errno::Der;
 use module_abi::dss_module;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,8 +38,12 @@ impl Place {
     }
 }
 
-/// Runs a function of the table; a panic of the engine's own code answers `default` (H4).
+/// Runs a function of the table; a panic of the engine's own code answers `default` (H4), and so does a call from a destructor of an OS
+/// thread at its end, where nothing of the engine can be used any more, its log included.
 pub(crate) fn entry<R>(function: &'static str, default: R, f: impl FnOnce() -> R) -> R {
+    if os_thread_ends() {
+        return default;
+    }
     catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text
@@ -101,8 +105,16 @@ pub(crate) fn place(
     })
 }
 
-/// The header's \[ult\]: the ULT that calls, if it has a stack of its own to wait on.
+/// The header's \[ult\]: the ULT that calls, if it has a stack of its own to wait on. Not while a panic unwinds it: Rust counts panics by
+/// OS thread, so others that ran meanwhile would take it for theirs.
 pub(crate) fn ult(function: &'static str) -> Result<Rc<Running>, Der> {
+    if std::thread::panicking() {
+        tracing::error!(
+            function,
+            "called while a panic unwinds: what is dropped then must not wait"
+        );
+        return Err(Der::OP_NOT_PERMITTED);
+    }
     running().ok_or_else(|| {
         let xstream = here::current().map_or(-1, |here| here.info.dmi_xs_id);
         tracing::error!(

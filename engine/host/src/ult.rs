@@ -26,6 +26,8 @@ pub(crate) struct Running {
     pub(crate) key: UltKey,
     pub(crate) request: UltRequest,
     ended: Arc<Eventual>,
+    /// An abort that it has not heard of ends a wait.
+    cancels: Cell<bool>,
 }
 
 impl Running {
@@ -41,11 +43,36 @@ impl Running {
     pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
         engine_ult::wait(future)
     }
+
+    /// The same for a wait that an abort may end, with `DER_CANCELED`.
+    pub(crate) fn wait_or_stop<T>(
+        &self,
+        future: impl Future<Output = Result<T, Der>>,
+    ) -> Result<T, Der> {
+        if !self.cancels.get() {
+            return self.wait(future);
+        }
+        let done = self.wait(self.request.unless_stopped(future));
+        done.unwrap_or_else(|| {
+            self.heard();
+            Err(Der::CANCELED)
+        })
+    }
+
+    /// It knows that it is to stop: from now on it waits as ever, to clean up.
+    pub(crate) fn heard(&self) {
+        self.cancels.set(false);
+    }
 }
 
 /// The calling ULT; `None` in a message, a poller, an async task, and off xstreams.
 pub(crate) fn running() -> Option<Rc<Running>> {
     RUNNING.with_borrow(Clone::clone)
+}
+
+/// Whether the OS thread has ended its own storage already.
+pub(crate) fn os_thread_ends() -> bool {
+    RUNNING.try_with(|_| ()).is_err()
 }
 
 /// What a module asked for.
@@ -55,6 +82,8 @@ pub(crate) struct Spec {
     pub(crate) name: &'static str,
     /// Bytes; 0: the default.
     pub(crate) stack_size: usize,
+    /// An abort ends its waits.
+    pub(crate) cancels: bool,
     /// Its polls do not count as work.
     pub(crate) quiet: bool,
     /// 0: `body` runs once.
@@ -62,20 +91,20 @@ pub(crate) struct Spec {
 }
 
 /// Runs `body` on a stack of its own; the result is its last answer, or `DER_NOMEM` without a stack and `DER_MISC` when it
-/// did not come to its end. `ended` hears it, too. On the ULT's xstream.
+/// did not come to its end. `told` tells it, too. On the ULT's xstream.
 pub(crate) async fn run(
     spec: Spec,
     request: UltRequest,
-    ended: Arc<Eventual>,
+    mut told: Told,
     body: impl FnMut() -> i32 + 'static,
 ) -> i32 {
     static KEYS: AtomicU64 = AtomicU64::new(1);
-    let mut told = Told(ended, Der::MISC.neg());
     let running = Rc::new(Running {
         module: spec.module,
         key: UltKey(KEYS.fetch_add(1, Ordering::Relaxed)),
         request,
         ended: Arc::clone(&told.0),
+        cancels: Cell::new(spec.cancels),
     });
     let (own, xstream) = (Rc::clone(&running), running.request.xstream().name());
     let owner = spdk_thread::running_task().map(|task| Owner { xstream, task });
@@ -128,8 +157,15 @@ fn repeat(spec: Spec, running: &Running, mut body: impl FnMut() -> i32) -> i32 {
     rc
 }
 
-/// Tells how the ULT ended, also when it is dropped before.
-struct Told(Arc<Eventual>, i32);
+/// Tells how the ULT ended, also when it is dropped before, or never comes to its xstream.
+pub(crate) struct Told(Arc<Eventual>, i32);
+
+impl Told {
+    /// Made with the ULT, not when that begins: until then it may be refused.
+    pub(crate) fn new(ended: &Arc<Eventual>) -> Told {
+        Told(Arc::clone(ended), Der::MISC.neg())
+    }
+}
 
 impl Drop for Told {
     fn drop(&mut self) {

@@ -7,7 +7,7 @@ use std::io;
 /// Why a ULT has no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UltError {
-    /// It panicked, or an exception of another language reached its base; the log has the text.
+    /// It panicked, or an exception of another language left its function; the log says which.
     #[error("the ULT panicked")]
     Panicked,
     /// It never began.

@@ -6,7 +6,8 @@
 //!   That frame, with the waker in it, lives until the coroutine ends.
 //! - S3: a coroutine that has begun and not ended is never dropped: what is on its stack cannot be unwound (it may be C), so its
 //!   memory is given up instead.
-//! - S4: no panic leaves a coroutine's function: it is caught at the base.
+//! - S4: no panic leaves a coroutine's function: it is caught at the base. An exception of another language, which Rust cannot catch,
+//!   is stopped just inside: when it has come so far that all frames of the body are gone, the stack is left and never run again.
 //! - S5: while a coroutine runs, `HERE.waker` points to the waker of the poll that runs it, which lives as long as that poll does.
 #![allow(unsafe_code, reason = "switches stacks")]
 
@@ -27,6 +28,7 @@ type Running<R> = Coroutine<(), (), Option<R>, StackMemory>;
 
 /// The frame at the base of a coroutine.
 struct Base {
+    name: &'static str,
     yielder: *const Resume,
     /// The task's, kept when the ULT first waits: futures may hold on to it across switches.
     waker: OnceCell<Waker>,
@@ -96,6 +98,7 @@ impl<F: FnOnce() -> R + 'static, R: 'static> Ult<F, R> {
         self.record = record;
         let begun = Coroutine::with_stack(stack, move |yielder: &Resume, ()| {
             let base = Base {
+                name,
                 yielder,
                 waker: OnceCell::new(),
             };
@@ -103,10 +106,23 @@ impl<F: FnOnce() -> R + 'static, R: 'static> Ult<F, R> {
                 base: &raw const base,
                 ..HERE.get()
             });
-            caught(name, body)
+            caught(&base, body)
         });
         *self.coroutine = Some(begun);
         Ok(())
+    }
+}
+
+impl<F, R> Ult<F, R> {
+    /// Its coroutine has ended.
+    fn end(&mut self, result: Option<R>) -> Poll<Result<R, UltError>> {
+        self.base = null();
+        if let Some(ended) = self.coroutine.take() {
+            let stack = ended.into_stack();
+            stack.record().owner.set(None);
+            kept::give_back(stack);
+        }
+        Poll::Ready(result.ok_or(UltError::Panicked))
     }
 }
 
@@ -134,19 +150,16 @@ impl<F: FnOnce() -> R + 'static, R: 'static> Future for Ult<F, R> {
         let resumed = overflow::guarded(record, || coroutine.resume(()));
         let here = HERE.replace(outer);
         match resumed {
-            CoroutineResult::Yield(()) => {
+            CoroutineResult::Yield(()) if !here.base.is_null() => {
                 self.base = here.base;
                 Poll::Pending
             }
-            CoroutineResult::Return(result) => {
-                self.base = null();
-                if let Some(ended) = self.coroutine.take() {
-                    let stack = ended.into_stack();
-                    stack.record().owner.set(None);
-                    kept::give_back(stack);
-                }
-                Poll::Ready(result.ok_or(UltError::Panicked))
+            CoroutineResult::Yield(()) => {
+                // SAFETY: S4: only the frames of the base are left, which own nothing any more.
+                unsafe { coroutine.force_reset() };
+                self.end(None)
             }
+            CoroutineResult::Return(result) => self.end(result),
         }
     }
 }
@@ -165,16 +178,59 @@ impl<F, R> Drop for Ult<F, R> {
 }
 
 /// S4: the base of every stack.
-fn caught<R>(name: &'static str, body: impl FnOnce() -> R) -> Option<R> {
-    let caught = catch_unwind(AssertUnwindSafe(body));
+fn caught<R>(base: &Base, body: impl FnOnce() -> R) -> Option<R> {
+    let caught = catch_unwind(AssertUnwindSafe(|| {
+        let mut border = Border {
+            base,
+            passed: false,
+        };
+        let result = body();
+        border.passed = true;
+        result
+    }));
     caught
         .inspect_err(|panic| {
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            let panic = text.unwrap_or_else(|| "an exception of another language".to_owned());
-            tracing::error!(ult = name, panic, "a ULT panicked");
+            let panic = text.unwrap_or_else(|| "no text".to_owned());
+            tracing::error!(ult = base.name, panic, "a ULT panicked");
         })
         .ok()
+}
+
+/// Dropped by what unwinds the body, unless that came to its end. A panic goes on, to where it is caught; anything else would end the process there.
+struct Border<'a> {
+    base: &'a Base,
+    passed: bool,
+}
+
+impl Drop for Border<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.passed && !std::thread::panicking() {
+            self.base.leave();
+        }
+    }
+}
+
+impl Base {
+    /// Leaves the stack for good.
+    #[cold]
+    fn leave(&self) {
+        tracing::error!(
+            ult = self.name,
+            "an exception of another language left the function of a ULT; its memory is lost"
+        );
+        // SAFETY: S4: nobody comes back to the base, whose waker is dropped here instead of there.
+        drop(unsafe { std::ptr::read(&raw const self.waker) });
+        HERE.set(Here {
+            base: null(),
+            ..HERE.get()
+        });
+        // SAFETY: S1, S2.
+        unsafe { &*self.yielder }.suspend(());
+        std::process::abort(); // S4: it is never resumed
+    }
 }
 
 /// Whether the caller runs on a ULT's stack, where [`wait`] may be called.

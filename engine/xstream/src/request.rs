@@ -3,8 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -117,6 +117,7 @@ impl UltRequest {
         }
         Sleeping {
             control: &self.0,
+            _asleep: Asleep(&self.0),
             since: self.0.wakeups.get(),
             timer: spdk_thread::sleep(ns),
         }
@@ -142,6 +143,24 @@ impl UltRequest {
     /// Whether it should come to its end: aborted, or its xstream is stopping.
     pub fn must_stop(&self) -> bool {
         self.is_aborted() || self.0.xstream.is_stopping()
+    }
+
+    /// Waits for a future until the ULT is to come to its end: then it is dropped, and the answer is `None`. What is there at once is given
+    /// all the same. By its own ULT.
+    pub async fn unless_stopped<F: Future>(&self, future: F) -> Option<F::Output> {
+        let _asleep = Asleep(&self.0);
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            // The future names itself as what is waited for, after this.
+            let before = self.0.sleeper.replace(Some(TaskWaker::from_cx(cx, "")));
+            drop(before);
+            match future.as_mut().poll(cx) {
+                Poll::Ready(output) => Poll::Ready(Some(output)),
+                Poll::Pending if self.must_stop() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
     }
 
     /// True: come to your end. Otherwise lets others run, and false (DAOS: `dss_ult_yield`).
@@ -172,8 +191,19 @@ pub enum Slept {
     Yielded,
 }
 
+/// Takes the waker of a ULT that can be woken back when it waits no more.
+struct Asleep<'a>(&'a Control);
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        let sleeper = self.0.sleeper.take();
+        drop(sleeper);
+    }
+}
+
 struct Sleeping<'a> {
     control: &'a Control,
+    _asleep: Asleep<'a>,
     since: u64,
     timer: spdk_thread::Sleep,
 }
@@ -192,13 +222,6 @@ impl Future for Sleeping<'_> {
         let before = self.control.sleeper.replace(Some(waker));
         drop(before);
         Poll::Pending
-    }
-}
-
-impl Drop for Sleeping<'_> {
-    fn drop(&mut self) {
-        let sleeper = self.control.sleeper.take();
-        drop(sleeper);
     }
 }
 

@@ -1,9 +1,11 @@
 //! An xstream seen from anywhere: its address.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use spdk_thread::{SendError, Thread, ThreadHandle};
 
@@ -28,6 +30,25 @@ pub(crate) struct Shared {
 #[derive(Clone)]
 pub struct XstreamRef {
     pub(crate) shared: Arc<Shared>,
+}
+
+/// Says so, once in a second on an OS thread: at the limit there may be thousands.
+#[cold]
+fn say_dropped(ult: &str, xstream: &Xstream, error: &SpawnError) {
+    thread_local! {
+        static SAID_AT: Cell<Option<Instant>> = const { Cell::new(None) };
+        static DROPPED: Cell<u64> = const { Cell::new(0) };
+    }
+    DROPPED.set(DROPPED.get() + 1);
+    let now = Instant::now();
+    let lately = SAID_AT
+        .get()
+        .is_some_and(|at| now - at < Duration::from_secs(1));
+    if !lately {
+        SAID_AT.set(Some(now));
+        let (xstream, dropped) = (xstream.name(), DROPPED.take());
+        tracing::warn!(ult, xstream, dropped, %error, "ULT dropped");
+    }
 }
 
 impl XstreamRef {
@@ -121,7 +142,7 @@ impl XstreamRef {
         self.check_running()?;
         let sent = self.send(move |xstream| {
             if let Err(error) = xstream.spawn_accepted(name, f(xstream)) {
-                tracing::warn!(ult = name, xstream = xstream.name(), %error, "ULT dropped");
+                say_dropped(name, xstream, &error);
             }
         });
         sent.map_err(|error| self.refused(error))

@@ -44,7 +44,7 @@ extern "C" {
 /* Hash over names, types, offsets and sizes of everything below at the level (modules/abi/tests/layout computes it and fails
  * with the new value). A level's value never changes once an engine with it is out. */
 #if DSS_ABI_LEVEL >= 2
-#define DSS_ABI_FINGERPRINT 0x1237eaad1a5ac00bull
+#define DSS_ABI_FINGERPRINT 0x2c8db88f90881df9ull
 #else
 #define DSS_ABI_FINGERPRINT 0xa728f244d7239591ull
 #endif
@@ -267,7 +267,11 @@ struct dss_sched_req; /* a place in a target's scheduler */
 
 #define DSS_ULT_PERIODIC 1u   /* housekeeping: does not count as busy, keeps no core from resting */
 #define DSS_ULT_DEEP_STACK 2u /* a stack of DSS_DEEP_STACK_SZ when stack_size is 0 */
-#define DSS_DEEP_STACK_SZ 65536u
+/* An abort, or the end of its xstream, also ends what the ULT waits for: the eventual_wait, mutex_lock, cond_wait, barrier_wait or ult_join under way, or
+ * else the next one that would have to wait, answers -DER_CANCELED. Once: told so, or by ult_yield or ult_sleep, it waits as ever from then on,
+ * so that it can clean up. I/O, RPCs, executes and collectives are never cut short: others work with the caller's memory. */
+#define DSS_ULT_CANCEL 4u
+#define DSS_DEEP_STACK_SZ 262144u
 #define DSS_FOREVER UINT64_MAX
 
 /* Where and how a ULT runs. */
@@ -452,7 +456,7 @@ struct dss_host {
 	int32_t (*ult_free)(struct dss_ult *ult);
 	/* Ends its dss_sleep(); nothing if it does not sleep or has ended. [xs] */
 	int32_t (*ult_wake)(struct dss_ult *ult);
-	/* Asks it to end: wakes it, ult_yield answers 1 from then on. It ends only where it asks. [xs] */
+	/* Asks it to end: wakes it, ult_yield answers 1 from then on. It ends only where it asks (see DSS_ULT_CANCEL). [xs] */
 	int32_t (*ult_abort)(struct dss_ult *ult);
 	/* A handle on the calling ULT, to be given up with ult_free; NULL at the limit. [ult] */
 	struct dss_ult *(*ult_self)(void);
@@ -462,7 +466,7 @@ struct dss_host {
 	int32_t (*ult_sleep)(uint64_t ms);
 
 	/* Primitives: made on any xstream, used on all of them. At the bound of objects -DER_NOMEM. Those that wait do so for
-	 * timeout_ms (DSS_FOREVER: without end; 0: not at all) and answer -DER_TIMEDOUT; an abort does not end the wait. */
+	 * timeout_ms (DSS_FOREVER: without end; 0: not at all) and answer -DER_TIMEDOUT; an abort ends the wait with DSS_ULT_CANCEL only. */
 	int32_t (*eventual_create)(const struct dss_module *self, struct dss_eventual **out); /* [xs] */
 	/* -DER_ALREADY when it is set. Wakes all who wait. [any] */
 	int32_t (*eventual_set)(struct dss_eventual *eventual, int64_t value);

@@ -5,7 +5,7 @@ pub const DSS_ABI_MAGIC: u32 = 0x4c45_454b;
 /// Grows with every addition; a module needs at most the engine's level.
 pub const DSS_ABI_LEVEL: u32 = 2;
 /// Hash over names, types, offsets and sizes of the whole ABI at this level.
-pub const DSS_ABI_FINGERPRINT: u64 = 0x1237_eaad_1a5a_c00b;
+pub const DSS_ABI_FINGERPRINT: u64 = 0x2c8d_b88f_9088_1df9;
 
 /// Bytes of a module's name, as in DAOS.
 pub const DSS_MODNAME_MAX_LEN: u32 = 32;
@@ -65,8 +65,10 @@ pub const DSS_RPC_ULT: u32 = 1;
 pub const DSS_ULT_PERIODIC: u32 = 1;
 /// A stack of [`DSS_DEEP_STACK_SZ`] when `stack_size` is 0.
 pub const DSS_ULT_DEEP_STACK: u32 = 2;
-/// Bytes of a deep stack, as in DAOS.
-pub const DSS_DEEP_STACK_SZ: u32 = 65_536;
+/// An abort, or the end of its xstream, also ends what the ULT waits for, once.
+pub const DSS_ULT_CANCEL: u32 = 4;
+/// Bytes of a deep stack: four default ones, as in DAOS.
+pub const DSS_DEEP_STACK_SZ: u32 = 262_144;
 /// A wait without end.
 pub const DSS_FOREVER: u64 = u64::MAX;
 /// What `co_reduce` hears of a target that is not in the bitmap.

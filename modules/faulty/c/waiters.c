@@ -1,5 +1,6 @@
-/* Not faulty: a ULT for everything that a ULT can wait for, all on the main xstream of target 0. dRPC module 108, method 1 creates them and answers;
- * method 2 lets each have what it waits for, joins all and answers how each wait went, as little-endian 32-bit numbers in the order of `all`. */
+/* Not faulty: a ULT for everything that a ULT can wait for, all on the main xstream of target 0. dRPC module 108, method 1 creates them and answers; with a body
+ * they are made so that an abort ends their waits. Method 2 lets each have what it waits for, method 3 aborts each; both join all and answer how each wait went,
+ * as little-endian 32-bit numbers in the order of `all`. */
 #include "sound.h"
 
 extern struct dss_module waiters_module;
@@ -92,7 +93,7 @@ static struct {
 
 #define ALL (sizeof(all) / sizeof(all[0]))
 
-static int32_t make(void)
+static int32_t make(uint32_t flags)
 {
 	uint32_t i;
 	int32_t  rc = 0;
@@ -102,9 +103,9 @@ static int32_t make(void)
 	rc = rc ? rc : dss_host->mutex_create(dss_self, &own);
 	rc = rc ? rc : dss_host->cond_create(dss_self, &cond);
 	rc = rc ? rc : dss_host->barrier_create(dss_self, 2, &barrier);
-	rc = rc ? rc : dss_ult_create(holds, NULL, DSS_XS_VOS, 0, 0, &holder);
+	rc = rc ? rc : dss_ult_create_named("holds", holds, NULL, DSS_XS_VOS, 0, 0, flags, &holder);
 	for (i = 0; i < ALL; i++)
-		rc = rc ? rc : dss_ult_create_named(all[i].name, all[i].func, &all[i].rc, DSS_XS_VOS, 0, 256u << 10, 0, &all[i].ult);
+		rc = rc ? rc : dss_ult_create_named(all[i].name, all[i].func, &all[i].rc, DSS_XS_VOS, 0, 256u << 10, flags, &all[i].ult);
 	return rc;
 }
 
@@ -116,12 +117,26 @@ static void let_go(void)
 	dss_host->ult_wake(all[0].ult);
 }
 
-static void serve_end(void *arg)
+static void stop(void)
 {
-	int32_t  results[ALL];
 	uint32_t i;
 
-	let_go();
+	for (i = 0; i < ALL; i++)
+		dss_host->ult_abort(all[i].ult);
+	dss_host->ult_abort(holder);
+}
+
+static void serve_end(void *arg)
+{
+	struct dss_drpc_info info;
+	int32_t              results[ALL];
+	uint32_t             i;
+
+	dss_host->drpc_info(arg, &info);
+	if (info.method == 2)
+		let_go();
+	else
+		stop();
 	for (i = 0; i < ALL; i++) {
 		dss_host->ult_join(all[i].ult);
 		dss_host->ult_free(all[i].ult);
@@ -143,7 +158,7 @@ static void handler(struct dss_drpc *call)
 
 	dss_host->drpc_info(call, &info);
 	if (info.method == 1)
-		dss_host->drpc_reply(call, make() == 0 ? DSS_DRPC_SUCCESS : DSS_DRPC_FAILURE, NULL, 0);
+		dss_host->drpc_reply(call, make(info.body_len ? DSS_ULT_CANCEL : 0) == 0 ? DSS_DRPC_SUCCESS : DSS_DRPC_FAILURE, NULL, 0);
 	else if (dss_ult_create(serve_end, call, DSS_XS_SELF, -1, 0, NULL) != 0)
 		dss_host->drpc_reply(call, DSS_DRPC_FAILURE, NULL, 0);
 }

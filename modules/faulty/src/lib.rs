@@ -32,6 +32,7 @@ pub fn compile(name: &str, folder: &Path) -> PathBuf {
         "-Wextra",
         "-Werror",
         "-Wno-override-init",
+        "-fexceptions",
         "-shared",
         "-fPIC",
     ]);

@@ -30,6 +30,9 @@ pub struct UltOptions {
     pub stack_size: usize,
     /// Housekeeping: does not count as busy, keeps no core from resting.
     pub periodic: bool,
+    /// An abort, or the end of its xstream, also ends what it waits for: the [`block_on`] or [`Ult::join`] under way, or else the next one that would have
+    /// to wait, answers `DER_CANCELED` and drops its future. Once: from then on, or after [`yield_ult`] or [`sleep_ult`] told it, it waits as ever.
+    pub cancel: bool,
 }
 
 /// Runs a function on a stack of its own, on an xstream.
@@ -75,11 +78,8 @@ fn create<F: FnOnce() + Send + 'static>(
         xs_type,
         tgt_id,
         stack_size: options.stack_size as u64,
-        flags: if options.periodic {
-            module_abi::DSS_ULT_PERIODIC
-        } else {
-            0
-        },
+        flags: flag(options.periodic, module_abi::DSS_ULT_PERIODIC)
+            | flag(options.cancel, module_abi::DSS_ULT_CANCEL),
         period_ms: 0,
     };
     let (arg, mut ult) = (Box::into_raw(Box::new(f)), null_mut());
@@ -104,6 +104,10 @@ fn create<F: FnOnce() + Send + 'static>(
     }
 }
 
+fn flag(wanted: bool, flag: u32) -> u32 {
+    if wanted { flag } else { 0 }
+}
+
 /// A ULT, and, as a future, its result: tasks await it, ULTs [`join`](Ult::join). Dropping it detaches. Any xstream.
 #[derive(Debug)]
 pub struct Ult<T> {
@@ -115,7 +119,8 @@ impl<T> Ult<T> {
     /// Waits for it on the calling ULT's stack.
     ///
     /// # Errors
-    /// `DER_MISC` when it panicked, `DER_SHUTDOWN` when it never ran, `DER_OP_NOT_PERMITTED` outside a ULT.
+    /// `DER_MISC` when it panicked, `DER_SHUTDOWN` when it never ran, `DER_OP_NOT_PERMITTED` outside a ULT; `DER_CANCELED` with
+    /// [`UltOptions::cancel`].
     pub fn join(self) -> Result<T, Der> {
         block_on(self)?.map_err(Der::from)
     }
@@ -208,7 +213,8 @@ pub fn sleep_ult(time: Duration) -> Result<bool, Der> {
 /// Waits for a future on the calling ULT's stack: block I/O, RPC, whatever tasks await.
 ///
 /// # Errors
-/// `DER_OP_NOT_PERMITTED` outside a ULT, before the future is polled; `DER_NOMEM` at the engine's bound of objects.
+/// `DER_OP_NOT_PERMITTED` outside a ULT, before the future is polled; `DER_NOMEM` at the engine's bound of objects; `DER_CANCELED` with
+/// [`UltOptions::cancel`].
 pub fn block_on<F: Future>(future: F) -> Result<F::Output, Der> {
     drop(UltHandle::of_this()?);
     let wait = Arc::new(Wait::new()?);

@@ -9,12 +9,13 @@
 
 use super::ult::spec;
 use crate::guard::{entry, module, ult as calling_ult};
-use crate::ult::{Spec, run};
+use crate::ult::{Spec, Told, run};
 use daos_errno::Der;
 use engine_xstream::{TargetSet, UltRequest, Xstreams};
 use module_abi::{DSS_COLL_LEFT_OUT, dss_coll_args, dss_coll_ops, dss_module, dss_ult_attr};
 use std::cell::RefCell;
 use std::ffi::c_void;
+use std::mem::transmute;
 use std::ptr::null_mut;
 use std::sync::Arc;
 
@@ -67,10 +68,13 @@ unsafe fn bitmap(args: &dss_coll_args) -> Option<TargetSet> {
     }))
 }
 
+type PartFn = unsafe extern "C" fn(*mut c_void, *mut c_void) -> i32;
+type UnwindingPart = unsafe extern "C-unwind" fn(*mut c_void, *mut c_void) -> i32;
+
 /// One target's part.
 #[derive(Clone, Copy)]
 struct Part {
-    func: unsafe extern "C" fn(*mut c_void, *mut c_void) -> i32,
+    func: PartFn,
     f_args: *mut c_void,
     st_arg: *mut c_void,
 }
@@ -80,8 +84,10 @@ unsafe impl Send for Part {}
 
 impl Part {
     fn call(self) -> i32 {
+        // SAFETY: the same convention, but for what an exception does: it is stopped at the ULT's base.
+        let func = unsafe { transmute::<PartFn, UnwindingPart>(self.func) };
         // SAFETY: H3: on its target's main xstream.
-        unsafe { (self.func)(self.f_args, self.st_arg) }
+        unsafe { func(self.f_args, self.st_arg) }
     }
 }
 
@@ -158,7 +164,10 @@ async fn run_all(
         let request = UltRequest::attach(spec.name);
         async move {
             let request = request.ok_or(Der::MISC)?;
-            let rc = run(spec, request, Arc::default(), move || part.call()).await;
+            let rc = run(spec, request, Told::new(&Arc::default()), move || {
+                part.call()
+            })
+            .await;
             Der::check(rc.min(0))
         }
     };

@@ -11,7 +11,7 @@ use crate::here::Here;
 use crate::modules::{ModuleEntry, ModuleState};
 use crate::names::task_name;
 use crate::shared::{self, Shared};
-use crate::ult::{Spec, run};
+use crate::ult::{Spec, Told, run};
 use daos_errno::Der;
 use engine_rpc::{Opcode, Request, RpcHandler};
 use engine_xstream::sched::{Attr, Class, Flags, PoolId};
@@ -20,6 +20,7 @@ use module_abi::{
     dss_rpc_done_t, dss_rpc_info,
 };
 use std::ffi::{CString, c_void};
+use std::mem::transmute;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -53,29 +54,45 @@ impl Served {
             module: self.module,
             name,
             stack_size: 0,
+            cancels: false,
             quiet: false,
             period_ns: 0,
+        };
+        // SAFETY: the same convention, but for what an exception does: it is stopped at the stack's base.
+        let function = unsafe {
+            transmute::<unsafe extern "C" fn(*mut dss_rpc), unsafe extern "C-unwind" fn(*mut dss_rpc)>(
+                function,
+            )
         };
         let body = move || {
             // SAFETY: H2: on the xstream of the request's tag.
             unsafe { function(std::ptr::without_provenance_mut(request)) };
             0
         };
-        let made = engine_xstream::current().ok_or(Der::MISC).and_then(|here| {
-            let make = |request| run(spec, request, Arc::default(), body);
-            here.create(name, make).map_err(|error| error.der())
-        });
+        let make = |ult| async move {
+            let rc = run(spec, ult, Told::new(&Arc::default()), body).await;
+            // It did not begin, or not come to its end.
+            if let (Err(der), Some(here)) = (Der::check(rc), crate::here::current()) {
+                refuse(&here, std::ptr::without_provenance_mut(request), der);
+            }
+        };
+        let made = engine_xstream::current()
+            .ok_or(Der::MISC)
+            .and_then(|here| here.create(name, make).map_err(|error| error.der()));
         match made {
             Ok((ult, _)) => ult.detach(),
-            Err(der) => {
-                let taken = here
-                    .handles
-                    .take(handle, |object| matches!(object, Object::Rpc(_)));
-                if let Ok((_, Object::Rpc(request))) = taken {
-                    request.reply_error(der);
-                }
-            }
+            Err(der) => refuse(here, handle, der),
         }
+    }
+}
+
+/// Answers a request with an error, unless it has been answered.
+fn refuse(here: &Here, handle: *mut dss_rpc, der: Der) {
+    let taken = here
+        .handles
+        .take(handle, |object| matches!(object, Object::Rpc(_)));
+    if let Ok((_, Object::Rpc(request))) = taken {
+        request.reply_error(der);
     }
 }
 

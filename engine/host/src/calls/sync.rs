@@ -85,7 +85,7 @@ pub(crate) unsafe extern "C" fn eventual_wait(
     coded("eventual_wait", || {
         let me = calling_ult("eventual_wait")?;
         let eventual = found!("eventual_wait", Eventual, eventual)?;
-        let value = me.wait(within(timeout_ms, "eventual", eventual.wait("eventual")))?;
+        let value = me.wait_or_stop(within(timeout_ms, "eventual", eventual.wait("eventual")))?;
         if !out.is_null() {
             // SAFETY: H1.
             unsafe { out.write(value) };
@@ -143,7 +143,7 @@ pub(crate) unsafe extern "C" fn mutex_lock(mutex: *mut dss_mutex, timeout_ms: u6
     coded("mutex_lock", || {
         let me = calling_ult("mutex_lock")?;
         let mutex = found!("mutex_lock", Mutex, mutex)?;
-        me.wait(within(timeout_ms, "mutex", mutex.lock(me.key)))
+        me.wait_or_stop(within(timeout_ms, "mutex", mutex.lock(me.key)))
     })
 }
 
@@ -195,7 +195,7 @@ pub(crate) unsafe extern "C" fn cond_wait(
             })
             .await
         });
-        let signalled = me.wait(signalled);
+        let signalled = me.wait_or_stop(signalled);
         me.wait(mutex.lock(me.key))?;
         signalled
     })
@@ -235,7 +235,7 @@ pub(crate) unsafe extern "C" fn barrier_wait(barrier: *mut dss_barrier) -> i32 {
         let waited = || {
             let me = calling_ult("barrier_wait")?;
             let barrier = found!("barrier_wait", Barrier, barrier)?;
-            me.wait(barrier.wait())
+            me.wait_or_stop(barrier.wait())
         };
         waited().map_or_else(Der::neg, i32::from)
     })

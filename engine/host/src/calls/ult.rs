@@ -13,12 +13,12 @@ use crate::modules::ModuleEntry;
 use crate::names::{c_text, task_name};
 use crate::shared::{self, Shared, UltHandle};
 use crate::sync::Eventual;
-use crate::ult::{Spec, run};
+use crate::ult::{Spec, Told, run};
 use daos_errno::Der;
 use engine_xstream::{Role, Slept, UltRequest, XsType, Xstream, XstreamRef};
 use module_abi::{
-    DSS_DEEP_STACK_SZ, DSS_ULT_DEEP_STACK, DSS_ULT_PERIODIC, dss_exec_func_t, dss_func_t,
-    dss_module, dss_ult, dss_ult_attr,
+    DSS_DEEP_STACK_SZ, DSS_ULT_CANCEL, DSS_ULT_DEEP_STACK, DSS_ULT_PERIODIC, dss_exec_func_t,
+    dss_func_t, dss_module, dss_ult, dss_ult_attr,
 };
 use std::ffi::{c_char, c_void};
 use std::future::Future;
@@ -104,7 +104,8 @@ pub(super) unsafe fn spec(
     let attr = unsafe { attr.as_ref() }.ok_or(Der::INVAL)?;
     // SAFETY: H1.
     let name = unsafe { c_text(attr.name) };
-    if name.is_empty() || attr.flags & !(DSS_ULT_PERIODIC | DSS_ULT_DEEP_STACK) != 0 {
+    let known = DSS_ULT_PERIODIC | DSS_ULT_DEEP_STACK | DSS_ULT_CANCEL;
+    if name.is_empty() || attr.flags & !known != 0 {
         return Err(Der::INVAL);
     }
     let stack_size = match usize::try_from(attr.stack_size).map_err(|_| Der::INVAL)? {
@@ -115,13 +116,14 @@ pub(super) unsafe fn spec(
         module,
         name: task_name(module, name),
         stack_size,
+        cancels: attr.flags & DSS_ULT_CANCEL != 0,
         quiet: attr.flags & DSS_ULT_PERIODIC != 0 || attr.period_ms != 0,
         period_ns: u64::from(attr.period_ms) * 1_000_000,
     };
     Ok((spec, *attr))
 }
 
-/// The xstream that the attributes ask for; `None`: the caller's own.
+/// The xstream that the attributes ask for; `None`: the caller's own, which needs no message.
 fn wanted(
     module: &ModuleEntry,
     xstream: &Xstream,
@@ -129,7 +131,10 @@ fn wanted(
 ) -> Result<Option<XstreamRef>, Der> {
     match XsType::from_raw(attr.xs_type).ok_or(Der::INVAL)? {
         XsType::OnSelf => Ok(None),
-        kind => serves(module, xstream.set(), kind, attr.tgt_id).map(Some),
+        kind => {
+            let to = serves(module, xstream.set(), kind, attr.tgt_id)?;
+            Ok(Some(to).filter(|to| to.id() != xstream.id()))
+        }
     }
 }
 
@@ -142,7 +147,7 @@ fn start(
 ) -> Result<UltHandle, Der> {
     let ended = Arc::new(Eventual::default());
     let body = move || work.call();
-    let told = Arc::clone(&ended);
+    let told = Told::new(&ended);
     let make = move |request: UltRequest| run(spec, request, told, body);
     let address = match to {
         None => {
@@ -249,7 +254,10 @@ fn named(spec: Spec, work: Work) -> impl Future<Output = ()> {
     let request = UltRequest::attach(spec.name);
     async move {
         if let Some(request) = request {
-            run(spec, request, Arc::default(), move || work.call()).await;
+            run(spec, request, Told::new(&Arc::default()), move || {
+                work.call()
+            })
+            .await;
         }
     }
 }
@@ -330,7 +338,7 @@ pub(crate) unsafe extern "C" fn join(ult: *mut dss_ult) -> i32 {
             if ult.address.is(&me.request.address()) {
                 return Err(Der::INVAL); // it would wait for itself
             }
-            me.wait(ult.ended.wait("join"))
+            me.wait_or_stop(ult.ended.wait("join"))
         };
         result(joined())
     })
@@ -377,7 +385,13 @@ pub(crate) unsafe extern "C" fn this() -> *mut dss_ult {
 pub(crate) unsafe extern "C" fn yield_now() -> i32 {
     entry("ult_yield", Der::MISC.neg(), || {
         match calling_ult("ult_yield") {
-            Ok(me) => i32::from(me.wait(me.request.yield_or_stop())),
+            Ok(me) => {
+                let stop = me.wait(me.request.yield_or_stop());
+                if stop {
+                    me.heard();
+                }
+                i32::from(stop)
+            }
             Err(der) => der.neg(),
         }
     })
@@ -388,7 +402,11 @@ pub(crate) unsafe extern "C" fn sleep(ms: u64) -> i32 {
         match calling_ult("ult_sleep") {
             Ok(me) => {
                 let slept = me.wait(me.request.sleep(ms.saturating_mul(1_000_000)));
-                i32::from(slept == Slept::Woken)
+                let woken = slept == Slept::Woken;
+                if woken && me.request.must_stop() {
+                    me.heard();
+                }
+                i32::from(woken)
             }
             Err(der) => der.neg(),
         }

@@ -29,7 +29,7 @@ impl Barrier {
         }
     }
 
-    /// True for the last to come. Once begun it counts, also when the future is dropped.
+    /// True for the last to come. Dropped before that one has come, it does not count.
     pub(crate) fn wait(&self) -> Wait<'_> {
         Wait {
             barrier: self,
@@ -79,8 +79,11 @@ impl Future for Wait<'_> {
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            locked(&self.barrier.state).waiting.leave(ticket);
+        let Some(ticket) = self.ticket else { return };
+        let mut state = locked(&self.barrier.state);
+        state.waiting.leave(ticket);
+        if self.round == Some(state.round) {
+            state.arrived -= 1;
         }
     }
 }
@@ -108,5 +111,20 @@ mod tests {
             assert_eq!(poll(b.as_mut()), Poll::Ready(Ok(false)));
             assert!(!barrier.is_waited_for());
         }
+    }
+
+    #[test]
+    fn who_gives_up_before_it_opens_does_not_count() {
+        let barrier = Barrier::new(2);
+        let mut gives_up = Box::pin(barrier.wait());
+        assert!(poll(gives_up.as_mut()).is_pending());
+        drop(gives_up);
+        assert!(!barrier.is_waited_for());
+        let mut waits = Box::pin(barrier.wait());
+        assert!(poll(waits.as_mut()).is_pending(), "the other has gone");
+        let last = poll(Box::pin(barrier.wait()).as_mut());
+        assert_eq!(last, Poll::Ready(Ok(true)));
+        drop(waits); // it was let through and did not see it
+        assert!(!barrier.is_waited_for());
     }
 }

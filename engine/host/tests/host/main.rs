@@ -12,6 +12,7 @@ mod raw;
 mod registration;
 mod sched;
 mod sdk;
+mod ult_end;
 mod ult_io;
 mod ult_life;
 mod ult_sync;

@@ -1,5 +1,6 @@
 //! A module written with the SDK, as a module's author would: no unsafe code.
 
+use module_sdk::sync::{Notify, Semaphore, remote};
 use module_sdk::{
     Bdev, Counter, Der, DmaBuf, DrpcCall, DrpcReply, ModuleInfo, PerXstream, Reply, Request, Tag,
     Tags, TlsKey, UltHandle, UltOptions, Xs, block_on, collective, module_info, poller, query,
@@ -25,7 +26,7 @@ module_sdk::module! {
         1 => {
             ECHO => echo, PANIC => panics, STORE => store, SPREAD => spread, CALL => call, REST => rest,
             FORGET => forget, POLL => polls, FLOOD => flood, COUNT => count, TASKLET => tasklets,
-            STRAIGHT => straight, EVERYWHERE => everywhere,
+            STRAIGHT => straight, EVERYWHERE => everywhere, MIXED => mixed,
         },
         2 => { ECHO => echo },
     },
@@ -45,6 +46,7 @@ pub const COUNT: u32 = 10;
 pub const TASKLET: u32 = 11;
 pub const STRAIGHT: u32 = 12;
 pub const EVERYWHERE: u32 = 13;
+pub const MIXED: u32 = 14;
 
 pub const fn opcode(index: u32) -> u32 {
     51 << 24 | 1 << 16 | index
@@ -60,6 +62,14 @@ struct State {
     requests: Cell<u64>,
     shown: Counter,
     bdev: RefCell<Option<Bdev>>, // ends with the xstream
+    shared: Rc<Shared>,
+}
+
+/// Between tasks and ULTs of one xstream.
+struct Shared {
+    gate: Semaphore,
+    bell: Notify,
+    order: RefCell<Vec<u8>>,
 }
 
 impl PerXstream for State {
@@ -72,6 +82,11 @@ impl PerXstream for State {
             requests: Cell::new(0),
             shown,
             bdev: RefCell::default(),
+            shared: Rc::new(Shared {
+                gate: Semaphore::new(1),
+                bell: Notify::new(),
+                order: RefCell::default(),
+            }),
         })
     }
 }
@@ -310,6 +325,41 @@ async fn straight(request: Request) -> Result<Reply, Der> {
         Ok::<_, Der>(echoed.body)
     })?;
     Ok(Reply::ok().with_body(ult.await??))
+}
+
+/// A task and a ULT of one xstream share a lock and a bell; a ULT of another xstream gives the ULT a value, and the task one.
+async fn mixed(_: Request) -> Result<Reply, Der> {
+    let shared = STATE.with(|state| Rc::clone(&state.shared));
+    let held = shared.gate.acquire().await;
+    let ((to_ult, value), (to_task, task_value)) = (remote::channel(), remote::channel());
+    let ult = spawn_ult(Xs::Current, "mixed", UltOptions::default(), move || {
+        let shared = STATE.with(|state| Rc::clone(&state.shared));
+        shared.order.borrow_mut().push(1);
+        let permit = block_on(shared.gate.acquire())?;
+        shared.order.borrow_mut().push(3);
+        shared.bell.notify_all();
+        let value = block_on(value)?;
+        drop(permit);
+        Ok::<Option<u8>, Der>(value)
+    })?;
+    while shared.order.borrow().is_empty() {
+        yield_now().await;
+    }
+    yield_now().await;
+    shared.order.borrow_mut().push(2); // the ULT waits for the lock
+    let rang = shared.bell.notified();
+    drop(held);
+    rang.await;
+    spawn_ult(Xs::Target(1), "gives", UltOptions::default(), move || {
+        to_ult.send(4);
+        to_task.send(5);
+    })?;
+    let waits_for_the_ult = shared.gate.acquire().await;
+    drop(waits_for_the_ult);
+    let mut order = shared.order.take();
+    order.extend(ult.await??);
+    order.extend(task_value.await);
+    Ok(Reply::ok().with_body(order))
 }
 
 /// Each target is asked; the second fails.

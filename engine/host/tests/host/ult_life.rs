@@ -40,7 +40,7 @@ fn what_the_header_forbids_is_refused() {
             create(&ULTS, &attr(c"", DSS_XS_SELF, -1), Some(nothing)),
             create(&ULTS, &attr(c"u", 42, -1), Some(nothing)),
             create(&ULTS, &attr(c"u", DSS_XS_VOS, 9), Some(nothing)),
-            create(&ULTS, &dss_ult_attr { flags: 4, ..here }, Some(nothing)),
+            create(&ULTS, &dss_ult_attr { flags: 8, ..here }, Some(nothing)),
             // SAFETY: see the top of the file.
             unsafe {
                 (host().ult_create)(
@@ -173,97 +173,6 @@ fn a_ult_has_itself_as_a_handle_and_does_not_wait_for_itself() {
                 "woken from another xstream"
             );
             assert_eq!((host().ult_free)(me.get()), 0);
-        }
-    });
-    engine.stop();
-}
-
-#[test]
-fn aborts_reach_the_sleeping_and_the_running_and_leave_the_finished_alone() {
-    let engine = engine();
-    on(&engine, &engine.system(), || {
-        static ROUNDS: AtomicU32 = AtomicU32::new(0);
-        let sleeps = || {
-            // SAFETY: see the top of the file.
-            unsafe {
-                assert_eq!((host().ult_sleep)(u64::MAX), 1);
-                assert_eq!((host().ult_yield)(), 1);
-                assert_eq!((host().ult_sleep)(u64::MAX), 0, "aborted: it only yields");
-            }
-        };
-        let loops = || {
-            // SAFETY: see the top of the file.
-            while unsafe { (host().ult_yield)() } == 0 {
-                ROUNDS.fetch_add(1, Ordering::Relaxed);
-            }
-        };
-        let (mut asleep, mut running) = (null_mut(), null_mut());
-        assert_eq!(
-            spawn(&attr(c"sleeps", DSS_XS_VOS, 0), Some(&mut asleep), sleeps),
-            0
-        );
-        assert_eq!(
-            spawn(&attr(c"loops", DSS_XS_VOS, 0), Some(&mut running), loops),
-            0
-        );
-        while ROUNDS.load(Ordering::Relaxed) < 3 {
-            // SAFETY: see the top of the file.
-            assert_eq!(unsafe { (host().ult_yield)() }, 0);
-        }
-        for ult in [asleep, running] {
-            // SAFETY: see the top of the file.
-            unsafe {
-                assert_eq!((host().ult_abort)(ult), 0);
-                assert_eq!((host().ult_join)(ult), 0);
-                assert_eq!((host().ult_abort)(ult), 0, "finished");
-                assert_eq!((host().ult_wake)(ult), 0);
-                assert_eq!((host().ult_free)(ult), 0);
-            }
-        }
-    });
-    engine.stop();
-}
-
-/// An exception, as C++ would throw one: it leaves the module's function.
-unsafe extern "C-unwind" fn throws(_: *mut c_void) {
-    // SAFETY: see the top of the file.
-    if unsafe { (host().ult_yield)() } == 0 {
-        panic!("as asked");
-    }
-}
-
-#[test]
-fn an_exception_ends_its_ult_and_all_who_join_hear_of_it() {
-    let engine = engine();
-    on(&engine, &engine.main(0), || {
-        let a = attr(c"throws", DSS_XS_VOS, 1);
-        let mut ult = null_mut();
-        let throws: unsafe extern "C-unwind" fn(*mut c_void) = throws;
-        // SAFETY: the same convention, but for what it throws, which is what is tested; else see the top of the file.
-        unsafe {
-            let func = std::mem::transmute::<
-                unsafe extern "C-unwind" fn(*mut c_void),
-                unsafe extern "C" fn(*mut c_void),
-            >(throws);
-            let made = (host().ult_create)(
-                &raw const ULTS,
-                &raw const a,
-                Some(func),
-                null_mut(),
-                &raw mut ult,
-            );
-            assert_eq!(made, 0);
-            let far = Handle::new(ult);
-            let mut other = null_mut();
-            let joins = move || assert_eq!((host().ult_join)(far.get()), Der::MISC.neg());
-            assert_eq!(
-                spawn(&attr(c"joins", DSS_XS_SYS, -1), Some(&mut other), joins),
-                0
-            );
-            assert_eq!((host().ult_join)(ult), Der::MISC.neg());
-            assert_eq!((host().ult_join)(other), 0);
-            assert_eq!((host().ult_free)(ult), 0);
-            assert_eq!((host().ult_free)(other), 0);
         }
     });
     engine.stop();

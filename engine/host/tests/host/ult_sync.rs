@@ -6,7 +6,7 @@
 use super::fixture::Engine;
 use super::places::REFUSED;
 use super::raw::host;
-use super::ults::{Handle, ULTS, attr, engine, here, on, spawn};
+use super::ults::{Handle, ULTS, attr, engine, here, on, spawn, start};
 use daos_errno::Der;
 use module_abi::*;
 use std::ptr::null_mut;
@@ -71,6 +71,43 @@ fn an_eventual_is_set_once_from_anywhere_and_heard_everywhere() {
             REFUSED
         );
     }
+    engine.stop();
+}
+
+#[test]
+fn a_ult_waits_for_what_a_plain_task_or_message_of_its_xstream_gives() {
+    let engine = engine();
+    let ev = made(&engine, host().eventual_create);
+    let (mutex, cond) = (
+        made(&engine, host().mutex_create),
+        made(&engine, host().cond_create),
+    );
+    let main = engine.main(0);
+    let waits = start(&engine, &main, move || {
+        // SAFETY: see the top of the file.
+        unsafe {
+            let mut value = 0;
+            assert_eq!(
+                (host().eventual_wait)(ev.get(), DSS_FOREVER, &raw mut value),
+                0
+            );
+            assert_eq!((host().eventual_reset)(ev.get()), 0);
+            assert_eq!((host().mutex_lock)(mutex.get(), DSS_FOREVER), 0);
+            let task = move |_: &_| async move {
+                // A task may give; what waits is refused.
+                assert_eq!((host().mutex_lock)(mutex.get(), 0), REFUSED);
+                assert_eq!((host().cond_signal)(cond.get()), 0);
+            };
+            let here = engine_xstream::current().unwrap();
+            here.xref().spawn("gives", task).unwrap();
+            assert_eq!((host().cond_wait)(cond.get(), mutex.get(), DSS_FOREVER), 0);
+            assert_eq!((host().mutex_unlock)(mutex.get()), 0);
+            value
+        }
+    });
+    // SAFETY: see the top of the file.
+    let set = engine.on(&main, move || unsafe { (host().eventual_set)(ev.get(), 9) });
+    assert_eq!((set, waits.get()), (0, 9));
     engine.stop();
 }
 

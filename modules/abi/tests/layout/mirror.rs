@@ -92,6 +92,7 @@ pub fn constants() -> Vec<(&'static str, i128)> {
         DSS_RPC_ULT,
         DSS_ULT_PERIODIC,
         DSS_ULT_DEEP_STACK,
+        DSS_ULT_CANCEL,
         DSS_DEEP_STACK_SZ,
         DSS_FOREVER,
         DSS_COLL_LEFT_OUT,
