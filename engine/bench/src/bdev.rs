@@ -77,6 +77,8 @@ pub struct Options {
     pub seconds: f64,
     /// One reactor on each.
     pub cores: Vec<usize>,
+    /// The reactors' latency goal, in microseconds; 0 polls always.
+    pub idle_latency_us: u64,
 }
 
 /// What was measured.
@@ -117,7 +119,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let descriptor = registry.open(&name, mode, "keel bench")?;
     check(options, &descriptor)?;
 
-    let lanes = Lanes::start(&options.cores)?;
+    let lanes = Lanes::with_goal(&options.cores, options.idle_latency_us)?;
     let cpu_before = cpu_seconds();
     let started = Instant::now();
     let mut results = Vec::new();
@@ -441,6 +443,7 @@ mod tests {
             workload,
             seconds: 0.02,
             cores: vec![first_cpu()],
+            idle_latency_us: 0,
         };
         run(&options).unwrap()
     }
@@ -476,6 +479,7 @@ mod tests {
                 workload: Workload::RandRead,
                 seconds: 0.01,
                 cores: vec![first_cpu()],
+                idle_latency_us: 0,
             };
             run(&options).unwrap_err().to_string()
         };

@@ -1,4 +1,4 @@
-//! A benchmark's own reactors: one per core, always polling, each hosting one thread that runs the measured code.
+//! A benchmark's own reactors: one per core, each hosting one thread that runs the measured code.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -16,10 +16,15 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
+    /// Always polling.
     pub(crate) fn start(cpus: &[usize]) -> Result<Lanes> {
+        Lanes::with_goal(cpus, 0)
+    }
+
+    pub(crate) fn with_goal(cpus: &[usize], idle_latency_us: u64) -> Result<Lanes> {
         let options = ReactorOptions {
             cpus: cpus.to_vec(),
-            idle_latency_us: 0,
+            idle_latency_us,
             pin: true,
             name_prefix: "bench".to_owned(),
         };

@@ -466,6 +466,9 @@ pub(crate) struct BenchBdev {
     /// Cores to run on, e.g. 0 or 0,1.
     #[arg(long, default_value = "0", value_delimiter = ',')]
     pub(crate) cores: Vec<usize>,
+    /// The latency goal in microseconds, as `engine.idle_latency_us`; 0 polls always.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub(crate) idle_latency_us: u64,
 }
 
 fn parse_size(text: &str) -> Result<u64, String> {

@@ -131,6 +131,7 @@ fn bdev(cli: &Cli, options: &BenchBdev) -> Result<(), CliError> {
         workload: options.workload.parse().map_err(failed)?,
         seconds: options.seconds,
         cores: options.cores.clone(),
+        idle_latency_us: options.idle_latency_us,
     };
     let report = bdev::run(&options).map_err(failed)?;
     show(cli.output, &report, |r| {
