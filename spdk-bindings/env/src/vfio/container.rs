@@ -93,15 +93,20 @@ impl Container {
         gone
     }
 
-    /// Takes everything away, for good, and gives the group back. After an error the rest stays mapped, and may be tried again.
-    pub(super) fn close(&self) -> io::Result<()> {
+    /// Takes everything away, for good; then `let_go` gives up the device, and after it the group is given back. After an error the
+    /// rest stays mapped, and may be tried again.
+    ///
+    /// In this order: once the device is given up the kernel may take its group from the container, which then knows no mappings.
+    pub(super) fn close(&self, let_go: impl FnOnce()) -> io::Result<()> {
         let mut guard = self.lock();
         let space = &mut *guard;
-        let Some(fds) = &space.fds else { return Ok(()) };
-        while let Some((&iova, &len)) = space.mapped.first_key_value() {
-            sys::unmap_dma(fds.container.as_fd(), iova, len)?;
-            space.mapped.remove(&iova);
+        if let Some(fds) = &space.fds {
+            while let Some((&iova, &len)) = space.mapped.first_key_value() {
+                sys::unmap_dma(fds.container.as_fd(), iova, len)?;
+                space.mapped.remove(&iova);
+            }
         }
+        let_go();
         space.fds = None;
         Ok(())
     }

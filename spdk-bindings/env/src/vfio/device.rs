@@ -403,12 +403,14 @@ impl DeviceBacking for VfioDevice {
         {
             tracing::debug!(device = self.address, %error, "bus mastering could not be switched off");
         }
-        // The kernel lets a device go, or others have it, when nobody has its registers mapped or open. The descriptor goes before its group.
-        if self.sentinel.retire() {
-            *fd = None;
-        }
+        // The kernel lets a device go, or others have it, when nobody has its registers mapped or open.
+        let let_go = || {
+            if self.sentinel.retire() {
+                *fd = None;
+            }
+        };
         self.container
-            .close()
+            .close(let_go)
             .map_err(|error| self.kernel_error("take its memory away", error))
     }
 }

@@ -237,15 +237,19 @@ impl<B: DeviceBacking> Inner<B> {
 
     /// Makes sure that the device reaches no memory, and tells the queue pairs.
     pub(crate) fn stop(&self, end: End) {
-        let safe = self.stopped.get() || self.backing.isolate().is_ok();
+        let cut_off = match self.stopped.get() {
+            true => Ok(()),
+            false => self.backing.isolate(),
+        };
+        let safe = cut_off.is_ok();
         self.stopped.set(safe);
-        if safe {
-            self.admin.release();
-        } else {
-            tracing::error!(
+        match cut_off {
+            Ok(()) => self.admin.release(),
+            Err(error) => tracing::error!(
                 device = self.address(),
+                %error,
                 "the device could not be cut off: memory that it was given stays lost"
-            );
+            ),
         }
         if let Some(shared) = self.shared.get() {
             shared.set_end(end, safe);
