@@ -67,6 +67,12 @@ pub(crate) fn ensure_all(tools: &[Tool]) -> Result<()> {
     }
 }
 
+/// A program of this machine that a guest is to have, from a Debian package where it is missing, as in [`ensure_all`].
+pub fn program(program: &'static str, package: &'static str) -> Result<PathBuf> {
+    ensure_all(&[Tool { program, package }])?;
+    find(program).with_context(|| format!("{program} is not on the PATH"))
+}
+
 /// Runs apt-get without questions.
 pub(crate) fn apt(args: &[&str]) -> Result<()> {
     output(

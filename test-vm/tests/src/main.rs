@@ -5,6 +5,7 @@
     reason = "a command line tool speaks to its user"
 )]
 
+mod bench;
 mod engine;
 mod rig;
 mod runner;
@@ -57,6 +58,8 @@ enum Command {
         /// Parts of names
         names: Vec<String>,
     },
+    /// Measure the NVMe drivers beside each other: `cargo xtask bench vm` builds optimised programs for it
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         } => shell::exec(&profile, &with, &script.join(" ")),
         Command::List => list(),
         Command::Run { names } => runner::run(&names),
+        Command::Bench(options) => bench::run(&options),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

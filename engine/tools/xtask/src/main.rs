@@ -2,6 +2,7 @@
 //!
 //! | command | module |
 //! |---|---|
+//! | `bench` | `vm`: builds optimised programs and measures drivers beside each other in a VM |
 //! | `check` | `check`: rules on the source tree itself, in a second or two |
 //! | `run` | `run`: builds all, starts an engine, stores and re-reads real files, serves |
 //! | `test` | `test`: everything that CI runs, stage by stage |
@@ -38,6 +39,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measurements beside peers that need a VM
+    #[command(subcommand)]
+    Bench(vm::Bench),
     /// Static checks: layers, tidiness, the unsafe inventory, the configuration schema
     Check(check::Args),
     /// Build, start an engine on file devices, store real files, restart, read back and compare; then serve until Ctrl-C
@@ -51,6 +55,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Bench(which) => vm::bench(&root(), &which),
         Command::Check(args) => check::command(&root(), &args),
         Command::Run(args) => run::command(&root(), &args),
         Command::Test(args) => test::command(&root(), &args),

@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: builds what goes into a VM, then is `keel-vm` (`test-vm/tests`) with the same arguments.
+//! `cargo xtask vm` and `cargo xtask bench vm`: build what goes into a VM, then are `keel-vm` (`test-vm/tests`) with the same arguments.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, ensure};
 
 /// Programs, modules, the agent, and the program that starts VMs.
-const PACKAGES: [&str; 7] = [
+const ALL: [&str; 7] = [
     "engine",
     "engine_ctl",
     "hello",
@@ -16,32 +16,49 @@ const PACKAGES: [&str; 7] = [
     "test_vm_agent",
     "vm_tests",
 ];
+/// What measurements need of these.
+const FOR_BENCH: [&str; 3] = ["engine_ctl", "test_vm_agent", "vm_tests"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Build and run optimised programs: for `bench`
-    #[arg(long)]
-    release: bool,
     /// What `keel-vm` is told
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
 
 pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
+    start(root, &ALL, false, &args.args)
+}
+
+/// Which benchmark; those on this machine are `keel bench`.
+#[derive(clap::Subcommand)]
+pub(crate) enum Bench {
+    /// Our NVMe driver beside SPDK's and the kernel's, in one VM (`--peer-spdk DIR`)
+    #[command(disable_help_flag = true)]
+    Vm(Args),
+}
+
+pub(crate) fn bench(root: &Path, Bench::Vm(args): &Bench) -> Result<ExitCode> {
+    let mut words = vec!["bench".to_owned()];
+    words.extend(args.args.iter().cloned());
+    start(root, &FOR_BENCH, true, &words)
+}
+
+fn start(root: &Path, packages: &[&str], optimised: bool, args: &[String]) -> Result<ExitCode> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.current_dir(root).args(["build", "--locked"]);
-    build.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
-    if args.release {
+    build.args(packages.iter().flat_map(|package| ["--package", package]));
+    if optimised {
         build.arg("--release");
     }
     let status = build.status().context("cargo does not run")?;
     ensure!(status.success(), "the build failed");
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let profile = if args.release { "release" } else { "debug" };
+    let profile = if optimised { "release" } else { "debug" };
     // In this process's place: the terminal, its signals and the exit code are the VM's.
     let program = target.join(profile).join("keel-vm");
-    let error = Command::new(&program).args(&args.args).exec();
+    let error = Command::new(&program).args(args).exec();
     Err(error).with_context(|| program.display().to_string())
 }
