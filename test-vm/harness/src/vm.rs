@@ -216,6 +216,14 @@ impl Vm {
             .map(drop)
     }
 
+    /// Pulls a controller with one namespace, gives the namespace another size, and puts it back.
+    pub fn resize(&mut self, controller: &str, size_mib: u64) -> Result<()> {
+        self.pull(controller)?;
+        let resize = json!({ "node-name": qemu::node(controller, 1), "size": size_mib << 20 });
+        self.0.qmp.execute("block_resize", resize)?;
+        self.plug(controller)
+    }
+
     fn position(&self, controller: &str) -> Result<usize> {
         let nvme = &self.0.profile.nvme;
         let at = nvme.iter().position(|nvme| nvme.name == controller);

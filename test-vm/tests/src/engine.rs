@@ -11,6 +11,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 const CONFIG: &str = "/run/engine.toml";
+/// Folder of the socket; an unprivileged engine has everything there.
+const RUN: &str = "/run/keel";
 
 /// What is under the targets.
 pub(crate) struct Device {
@@ -84,6 +86,23 @@ impl Engine {
         Ok(Engine { process })
     }
 
+    /// Starts it as an ordinary user who may lock so much memory (KiB, or `unlimited`), and waits for nothing.
+    pub(crate) fn spawn_unprivileged(
+        vm: &Vm,
+        locked: &str,
+        targets: u32,
+        devices: &[Device],
+    ) -> Result<Engine> {
+        let storage = format!("{RUN}/storage");
+        prepare(vm, &config(&storage, targets, devices))?;
+        let script = format!(
+            "chown keel {RUN}; ulimit -l {locked}; exec su keel -c 'exec keel-engine --config {CONFIG}'"
+        );
+        Ok(Engine {
+            process: vm.start("engine", &script)?,
+        })
+    }
+
     pub(crate) fn wait_ready(&self) -> Result<()> {
         self.process.wait_for("ready after ", PATIENCE)
     }
@@ -120,15 +139,20 @@ impl Engine {
 
 /// Writes the file that an engine is started with, and gives its path.
 pub(crate) fn write_config(vm: &Vm, targets: u32, devices: &[Device]) -> Result<&'static str> {
-    vm.put(CONFIG, 0o644, config(targets, devices).as_bytes())?;
+    prepare(vm, &config("/state/storage", targets, devices))?;
     Ok(CONFIG)
 }
 
-fn config(targets: u32, devices: &[Device]) -> String {
+fn prepare(vm: &Vm, config: &str) -> Result<()> {
+    vm.ok(&format!("mkdir -p {RUN}"))?;
+    vm.put(CONFIG, 0o644, config.as_bytes())
+}
+
+fn config(storage: &str, targets: u32, devices: &[Device]) -> String {
     let mut text = format!(
-        "[engine]\nstorage_dir = \"/state/storage\"\ntargets = {targets}\noversubscribe = true\nidle_latency_us = 50\n\n\
+        "[engine]\nstorage_dir = \"{storage}\"\ntargets = {targets}\noversubscribe = true\nidle_latency_us = 50\n\n\
          [modules]\nload = [\"mgmt\", \"obj\"]\n\n\
-         [drpc]\nsocket = \"/run/engine.sock\"\n\n\
+         [drpc]\nsocket = \"{RUN}/engine.sock\"\n\n\
          [rpc]\nlisten = \"10.0.2.15:10010\"\nallow_insecure = true # the host's end of this network is the test\n\
          bulk_memory = \"32MiB\"\n"
     );

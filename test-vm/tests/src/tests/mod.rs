@@ -163,4 +163,25 @@ pub(crate) const ALL: &[Test] = &[
         boot: Boot::Shared,
         run: node::no_iommu,
     },
+    Test {
+        name: "user_driver_removed",
+        about: "an SSD is pulled under load: other targets serve on; put back, it is noticed and has its data",
+        profile: "two_nvme",
+        boot: Boot::Own,
+        run: user_driver::removed,
+    },
+    Test {
+        name: "user_driver_resized",
+        about: "a namespace that grew keeps its data, one that shrank is refused",
+        profile: "two_nvme",
+        boot: Boot::Own,
+        run: user_driver::resized,
+    },
+    Test {
+        name: "user_driver_unprivileged",
+        about: "the engine as an ordinary user with a group of VFIO's and locked memory",
+        profile: "two_nvme",
+        boot: Boot::Own,
+        run: user_driver::unprivileged,
+    },
 ];

@@ -1,7 +1,7 @@
 //! The store over our own driver: VFIO, real DMA through an emulated IOMMU, doorbells that trap.
 
 use anyhow::{Context, Result, ensure};
-use obj_load::Load;
+use obj_load::{Load, Options};
 
 use super::ends::{self, End, POOL, TARGETS};
 use crate::engine::{Device, Engine};
@@ -9,6 +9,7 @@ use crate::rig::Rig;
 
 /// Acknowledgements that show that the engine goes on.
 const ALIVE: u32 = 20;
+const KEEL_HEALTH: &str = "keel --socket /run/keel/engine.sock devices health";
 
 fn devices(rig: &mut Rig) -> Result<Vec<Device>> {
     let vm = rig.vm()?;
@@ -92,6 +93,102 @@ pub(crate) fn interrupts(rig: &mut Rig) -> Result<()> {
         let counted: u64 = counted.trim().parse()?;
         ensure!(counted > 0, "no interrupt came");
         println!("interrupts: {counted}");
+        engine.stop()
+    })
+}
+
+/// One of two SSDs is pulled under load: the kernel wants it back and the engine lets go of it. Its targets are down, the others serve
+/// on. Back in its slot it is noticed, and after a restart it has its data.
+pub(crate) fn removed(rig: &mut Rig) -> Result<()> {
+    let found = devices(rig)?;
+    let engine = Engine::start(rig.vm()?, TARGETS, &found)?;
+    let vm = rig.vm()?;
+    let address = vm.rpc_address();
+    // Objects of one piece are on one target each.
+    let options = Options {
+        largest: 100 << 10,
+        failures: true,
+        ..ends::options()
+    };
+    let mut load = Load::new(3, options);
+    load.prepare(&address, POOL)?;
+    load.until_end(&address, |progress| {
+        vm.pull("n0")?;
+        engine.wait_log("it was removed; targets [0, 1] are down")?;
+        progress.forget();
+        progress.wait(ALIVE).context("the other SSD's targets")?;
+        // Makes it look into the slot now, and not at its next turn.
+        vm.ok(KEEL_HEALTH)?;
+        vm.plug("n0")?;
+        engine.wait_log("an SSD was put into the slot of device n0")?;
+        progress.forget();
+        progress.wait(ALIVE).context("beside the new SSD")?;
+        engine.stop()
+    })?;
+    let found = devices(rig)?;
+    let engine = Engine::start(rig.vm()?, TARGETS, &found)?;
+    load.verify(&address)?;
+    let tally = load.tally;
+    println!("pulled: {tally:?}");
+    ensure!(tally.failed > 0, "nothing was lost with the SSD: {tally:?}");
+    load.remove_all(&address)?;
+    engine.stop()
+}
+
+/// A namespace grows: its targets keep their shares and their data. It shrinks below them: the engine says so and does not start.
+pub(crate) fn resized(rig: &mut Rig) -> Result<()> {
+    let found = devices(rig)?;
+    let engine = Engine::start(rig.vm()?, TARGETS, &found)?;
+    let address = rig.vm()?.rpc_address();
+    let mut load = Load::new(4, ends::options());
+    load.prepare(&address, POOL)?;
+    load.until_end(&address, |_| engine.stop())?;
+    rig.vm()?.resize("n0", 1536)?;
+    let found = devices(rig)?;
+    let engine = Engine::start(rig.vm()?, TARGETS, &found)?;
+    load.verify(&address)?;
+    println!("grown: {:?}", load.tally);
+    engine.stop()?;
+    rig.vm()?.resize("n0", 512)?;
+    let found = devices(rig)?;
+    let end = Engine::spawn(rig.vm()?, TARGETS, &found)?.end()?;
+    ensure!(
+        end.code.is_some_and(|code| code != 0) && end.stderr.contains("n0"),
+        "on a namespace that lost half of its blocks the engine says {end:?}"
+    );
+    println!("{}", end.stderr.trim_end());
+    Ok(())
+}
+
+/// The engine as an ordinary user: it is told what it may not do, and needs no more than a group of VFIO's and locked memory.
+pub(crate) fn unprivileged(rig: &mut Rig) -> Result<()> {
+    let found = devices(rig)?;
+    let vm = rig.vm()?;
+    let refused = |locked: &str, words: &str| -> Result<()> {
+        let end = Engine::spawn_unprivileged(vm, locked, TARGETS, &found)?.end()?;
+        ensure!(
+            end.code.is_some_and(|code| code != 0) && end.stderr.contains(words),
+            "`{words}` is not in {end:?}"
+        );
+        Ok(())
+    };
+    refused(
+        "unlimited",
+        "cure: keel node prepare 0000:01:00.0 --user NAME",
+    )?;
+    for ssd in ["n0", "n1"] {
+        vm.ok(&format!("keel node prepare {} --user keel", vm.bdf(ssd)?))?;
+    }
+    // KiB.
+    refused("64", "ulimit -l unlimited")?;
+    let engine = Engine::spawn_unprivileged(vm, "unlimited", TARGETS, &found)?;
+    engine.wait_ready()?;
+    ensure!(vm.ok("stat -c %U /proc/$(pidof keel-engine)")? == "keel");
+    let address = vm.rpc_address();
+    let mut load = Load::new(5, ends::options());
+    load.prepare(&address, POOL)?;
+    load.until_end(&address, |progress| {
+        progress.wait(ALIVE)?;
         engine.stop()
     })
 }
