@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use bdev_nvme::{DriverOptions, NvmeDevice};
 use engine_config::{Backing, Config};
 use spdk_bdev::Bdev;
-use spdk_env::{DeviceBacking, VfioDevice};
+use spdk_env::{DeviceBacking, UioDevice, VfioDevice};
 
 use crate::device_book::{Ask, OnSsd};
 use crate::error::BootError;
@@ -77,11 +77,6 @@ pub(crate) fn targets_by_address(config: &Config) -> BTreeMap<&str, u16> {
 }
 
 fn attach(address: &str, targets: u16, book: Sender<Ask>) -> Result<Arc<NvmeDevice>, BootError> {
-    // Each queue pair has a vector, the admin queue vector 0.
-    let backing = VfioDevice::open_nvme(address)
-        .map_err(BootError::cannot_use)?
-        .with_vectors(targets.saturating_add(1));
-    let vectors = backing.interrupt_vectors();
     let options = DriverOptions {
         queue_pairs: targets,
         queue_entries: DEPTH + 1,
@@ -90,11 +85,24 @@ fn attach(address: &str, targets: u16, book: Sender<Ask>) -> Result<Arc<NvmeDevi
         ..DriverOptions::default()
     };
     let own = address.to_owned();
-    let ssd = NvmeDevice::attach(Arc::new(backing), &options, move |event| {
+    let tell = move |event| {
         // After the book was closed there is nobody to tell.
         let _ = book.send(Ask::Ssd(own.clone(), event));
-    })
-    .map_err(BootError::cannot_use)?;
+    };
+    // As the host was prepared.
+    let (ssd, vectors) = if UioDevice::is_bound(address) {
+        let backing = UioDevice::open_nvme(address).map_err(BootError::cannot_use)?;
+        (NvmeDevice::attach(Arc::new(backing), &options, tell), 0)
+    } else {
+        // Each queue pair has a vector, the admin queue vector 0.
+        let backing = VfioDevice::open_nvme(address)
+            .map_err(BootError::cannot_use)?
+            .with_vectors(targets.saturating_add(1));
+        let vectors = backing.interrupt_vectors();
+        let ssd = NvmeDevice::attach(Arc::new(backing), &options, tell);
+        (ssd, vectors)
+    };
+    let ssd = ssd.map_err(BootError::cannot_use)?;
     let granted = ssd.queue_pairs();
     if granted < usize::from(targets) {
         return Err(BootError::cannot_use(format!(

@@ -6,7 +6,7 @@
 //! * [`DmaBuf`], [`DmaPool`]: owned, page-aligned buffers that travel with an I/O; [`SharedRegion`]: memory as a device.
 //! * [`DeviceBacking`]: what a user-space driver needs of a device: registers, DMA memory, interrupts, the news that it is gone.
 //!   [`IoSpace`] is the memory side of an emulated one.
-//! * [`VfioDevice`]: a PCI device through VFIO.
+//! * [`VfioDevice`]: a PCI device through VFIO. [`UioDevice`]: one through `uio_pci_generic`, without protection.
 //! * [`Notifier`]: an eventfd that costs one load while nobody sleeps.
 //! * [`CpuPause`]: a moment's wait that keeps the core.
 //! * [`OsThread`], [`sample_stack`]: another OS thread of the process seen from outside.
@@ -16,6 +16,7 @@
 //!
 //! Thread rule: everything here may be used from any OS thread unless its type says otherwise.
 
+mod bar;
 mod clock;
 pub mod core_lock;
 pub mod cpu;
@@ -27,7 +28,10 @@ pub mod mmio;
 mod notifier;
 mod os_thread;
 mod pause;
+mod pci_command;
+mod sigbus;
 mod stack_sample;
+mod uio;
 mod uring;
 mod vfio;
 
@@ -43,5 +47,6 @@ pub use notifier::{Notifier, drain_eventfd, ring_eventfd, take_eventfd};
 pub use os_thread::{OsThread, OsThreadTimes};
 pub use pause::CpuPause;
 pub use stack_sample::{STACK_BYTES, SampleError, StackSample, sample_stack};
+pub use uio::{UioDevice, UioError};
 pub use uring::{TaskRun, Uring, UringError, UringOp};
 pub use vfio::{VfioDevice, VfioError};

@@ -4,7 +4,6 @@
 //! * `container`: the group and container of a device, and its DMA mappings (type 1).
 //! * `sys`: the ioctls and their structures, from the kernel's `include/uapi/linux/vfio.h`.
 //! * `msix`: interrupt vectors, for threads that sleep.
-//! * `sigbus`: reads of a device that was pulled out answer ones instead of ending the process.
 //!
 //! I/O addresses are handed out by us from 4 GiB upwards, one mapping for each pool and range, whatever the process's own addresses are: they fit
 //! IOMMUs of 39 bits and stay clear of the interrupt range below 4 GiB. No huge pages are needed; the kernel pins what is mapped,
@@ -13,7 +12,6 @@
 mod container;
 mod device;
 mod msix;
-mod sigbus;
 mod sys;
 
 pub use device::{VfioDevice, VfioError};

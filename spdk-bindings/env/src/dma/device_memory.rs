@@ -9,6 +9,7 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::Mapping;
 use super::region::copy;
 
 /// A range that a device reads and writes whenever it likes (SPDK: `spdk_zmalloc` with `SPDK_MALLOC_DMA`). Zeroed at first.
@@ -50,6 +51,13 @@ impl DmaMemory {
             iova,
             owner: Some(owner),
         }
+    }
+
+    /// The first `len` bytes of a mapping that lies contiguous for the device, which knows it as `iova`.
+    pub(crate) fn of_mapping(mapping: Mapping, len: usize, iova: u64) -> DmaMemory {
+        assert!(len <= mapping.len(), "more than the mapping has");
+        // SAFETY: D5: the mapping is nobody else's, page-aligned, and moves into the owner.
+        unsafe { DmaMemory::from_raw(mapping.as_ptr(), len, iova, Box::new(mapping)) }
     }
 
     /// Bytes.

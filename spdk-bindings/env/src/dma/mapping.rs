@@ -87,6 +87,11 @@ impl Mapping {
         }
     }
 
+    /// Whether it consists of huge pages, which stay where they are in physical memory.
+    pub(crate) fn is_huge(&self) -> bool {
+        self.piece.is_some()
+    }
+
     pub(crate) fn as_ptr(&self) -> NonNull<u8> {
         self.ptr
     }

@@ -116,6 +116,11 @@ impl DmaPool {
         self.inner.index()
     }
 
+    /// Whether its memory consists of huge pages.
+    pub(crate) fn is_huge(&self) -> bool {
+        self.inner.memory.is_huge()
+    }
+
     /// The whole memory, to map for a device.
     pub(crate) fn span(&self) -> (NonNull<u8>, usize) {
         self.inner.span()

@@ -1,31 +1,23 @@
-#![allow(unsafe_code, reason = "maps a BAR of a device (W1 of mmio.rs)")]
 //! [`VfioDevice`]: from a PCI address to a backing, with words for everything that may be in the way.
 
-use core::ffi::c_void;
-use core::ptr::NonNull;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::container::Container;
 use super::msix::Msix;
-use super::sigbus::{Guard, Sentinel};
 use super::sys;
+use crate::bar::{Sentinel, map_bar};
 use crate::mmio::MmioWindow;
+use crate::pci_command::{BUS_MASTER, MEMORY_SPACE, set_command};
 use crate::{BackingError, DeviceBacking, DmaBuf, DmaMemory, DmaPool, Segment};
 
 /// Class code of NVMe controllers: mass storage, non-volatile memory, NVMe.
 const NVME_CLASS: &str = "0x010802";
-/// PCI command register, and its bits: memory space, bus master.
-const COMMAND: u64 = 4;
-const MEMORY_SPACE: u16 = 1 << 1;
-const BUS_MASTER: u16 = 1 << 2;
 
 /// Why a device cannot be driven through VFIO.
 #[derive(Debug, thiserror::Error)]
@@ -255,38 +247,6 @@ fn group_of(address: &str, sysfs: &Path) -> Result<String, VfioError> {
     })
 }
 
-/// Sets and clears bits of the command register.
-fn set_command(fd: &File, config: u64, set: u16, clear: u16) -> io::Result<()> {
-    let mut bytes = [0; 2];
-    fd.read_exact_at(&mut bytes, config + COMMAND)?;
-    let command = u16::from_le_bytes(bytes) & !clear | set;
-    fd.write_all_at(&command.to_le_bytes(), config + COMMAND)
-}
-
-/// A mapped BAR: unmapped when dropped, guarded until then.
-struct Bar {
-    guard: Option<Guard>,
-    ptr: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: W1: the mapping has no thread affinity; the type only owns it.
-unsafe impl Send for Bar {}
-// SAFETY: as above.
-unsafe impl Sync for Bar {}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        self.guard.take();
-        // SAFETY: mapped by `map_bar0` and, by W1, used by the window only, which is gone.
-        let unmapped = unsafe { munmap(self.ptr.as_ptr().cast::<c_void>(), self.len) };
-        debug_assert!(
-            unmapped.is_ok(),
-            "munmap of our own mapping failed: {unmapped:?}"
-        );
-    }
-}
-
 /// An eventfd that the kernel rings when it wants the device back; `None` where it cannot.
 fn listen_for_request(fd: &File) -> Option<OwnedFd> {
     if sys::irq_count(fd.as_fd(), sys::IRQ_REQUEST).ok()? == 0 {
@@ -302,31 +262,7 @@ fn map_bar0(fd: &File) -> io::Result<(MmioWindow, Sentinel)> {
     if region.flags & sys::REGION_MMAP == 0 || region.size == 0 {
         return Err(io::Error::other("BAR 0 is not memory that can be mapped"));
     }
-    let len = usize::try_from(region.size).map_err(io::Error::other)?;
-    // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
-    let ptr = unsafe {
-        mmap(
-            core::ptr::null_mut(),
-            len,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::SHARED,
-            fd,
-            region.offset,
-        )
-    }?;
-    let ptr = NonNull::new(ptr.cast::<u8>()).ok_or_else(|| io::Error::other("mapped at 0"))?;
-    // Unmaps if the guard cannot be had.
-    let mut bar = Bar {
-        guard: None,
-        ptr,
-        len,
-    };
-    let guard = Guard::new(ptr.as_ptr() as usize, len)?;
-    let sentinel = guard.sentinel();
-    bar.guard = Some(guard);
-    // SAFETY: W1: `bar` keeps the range mapped; W3: nobody else knows it.
-    let window = unsafe { MmioWindow::from_raw(ptr, len, Box::new(bar)) };
-    Ok((window, sentinel))
+    map_bar(fd, region.offset, region.size)
 }
 
 impl DeviceBacking for VfioDevice {

@@ -184,4 +184,11 @@ pub(crate) const ALL: &[Test] = &[
         boot: Boot::Own,
         run: user_driver::unprivileged,
     },
+    Test {
+        name: "node_uio",
+        about: "a store through uio, killed and started again, and read through the kernel's driver",
+        profile: "no_iommu",
+        boot: Boot::Own,
+        run: node::uio,
+    },
 ];

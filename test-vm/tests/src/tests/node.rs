@@ -1,8 +1,10 @@
 //! Hosts prepared and released by `keel node`, and what its doctor finds on them.
 
 use anyhow::{Context, Result, ensure};
+use obj_load::Load;
 use test_vm::{Output, Vm};
 
+use super::ends;
 use crate::engine::{Device, Engine, kernel_device, write_config};
 use crate::rig::Rig;
 
@@ -244,4 +246,46 @@ pub(crate) fn no_iommu(rig: &mut Rig) -> Result<()> {
     vm.ok("keel node release")?;
     assert_eq!(driver(vm, &bdf)?, "nvme");
     kernel_device(vm, "n0").map(drop)
+}
+
+/// A store through uio: killed, started again, and read through the kernel's driver afterwards.
+pub(crate) fn uio(rig: &mut Rig) -> Result<()> {
+    const TARGETS: u32 = 2;
+    const POOL: u64 = 512 << 20;
+    let vm = rig.vm()?;
+    let device = device(vm)?;
+    let config = write_config(vm, TARGETS, std::slice::from_ref(&device))?;
+    // Pages are what uio cannot do without.
+    let pages = vm.ok("cat /proc/sys/vm/nr_hugepages")?;
+    vm.ok(&format!("keel node prepare --uio {}", vm.bdf("n0")?))?;
+    vm.ok("echo 4 > /proc/sys/vm/nr_hugepages")?;
+    let refused = Engine::spawn(vm, TARGETS, std::slice::from_ref(&device))?.end()?;
+    ensure!(
+        refused.code == Some(73) && refused.stderr.contains("KN031 fault node 0"),
+        "{refused:?}"
+    );
+    vm.ok(&format!("keel node prepare --uio --config {config}"))?;
+    let address = vm.rpc_address();
+    let mut load = Load::new(1, ends::options());
+    for round in 0..2 {
+        let engine = Engine::start(vm, TARGETS, std::slice::from_ref(&device))?;
+        engine.wait_log("no IOMMU keeps this device to its memory")?;
+        if round == 0 {
+            load.prepare(&address, POOL)?;
+        }
+        load.verify(&address)?;
+        load.until_end(&address, |_| match round {
+            0 => engine.kill().map(drop),
+            _ => engine.stop(),
+        })?;
+    }
+    vm.ok("keel node release")?;
+    let kernel = Device::kernel(vm, "n0")?;
+    let engine = Engine::start(vm, TARGETS, &[kernel])?;
+    load.verify(&address)?;
+    println!("through uio and the kernel's driver: {:?}", load.tally);
+    load.remove_all(&address)?;
+    engine.stop()?;
+    vm.ok(&format!("echo {pages} > /proc/sys/vm/nr_hugepages"))
+        .map(drop)
 }

@@ -42,11 +42,11 @@ static RANGES: [Range; MAX_RANGES] = [const {
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 
 /// A guarded BAR; the guard ends with it.
-pub(super) struct Guard(usize);
+pub(crate) struct Guard(usize);
 
 impl Guard {
     /// Guards `len` bytes at `start`, which are mapped and outlive the guard.
-    pub(super) fn new(start: usize, len: usize) -> io::Result<Guard> {
+    pub(crate) fn new(start: usize, len: usize) -> io::Result<Guard> {
         install()?;
         for (at, range) in RANGES.iter().enumerate() {
             let free = range
@@ -62,23 +62,23 @@ impl Guard {
     }
 
     /// What the device's owner asks whether it is gone.
-    pub(super) fn sentinel(&self) -> Sentinel {
+    pub(crate) fn sentinel(&self) -> Sentinel {
         Sentinel(self.0)
     }
 }
 
 /// Whether a guarded device was found gone; meant while its guard exists.
-pub(super) struct Sentinel(usize);
+pub(crate) struct Sentinel(usize);
 
 impl Sentinel {
     #[inline]
-    pub(super) fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         RANGES[self.0].lost.load(Ordering::Relaxed) != 0
     }
 
     /// Lets go of the device: its registers read as ones from now on, and nothing reaches it. False when the system has no memory for
     /// that; then accesses still go to the device.
-    pub(super) fn retire(&self) -> bool {
+    pub(crate) fn retire(&self) -> bool {
         let range = &RANGES[self.0];
         let (start, len) = (
             range.start.load(Ordering::Acquire),
