@@ -318,6 +318,9 @@ impl Device {
         };
         if let Some((result, status)) = outcome {
             if !status.is_success() {
+                // The script's statuses are lies, this one is not.
+                self.observed.dma_faults +=
+                    u64::from(status.without_flags() == status::DATA_TRANSFER_ERROR);
                 self.log_failure(sq, command, status);
             }
             self.finish(sq, command.cid(), result, status, wrong);
@@ -325,9 +328,6 @@ impl Device {
     }
 
     fn log_failure(&mut self, sq: u16, command: &Command, status: Status) {
-        if status.without_flags() == status::DATA_TRANSFER_ERROR {
-            self.observed.dma_faults += 1;
-        }
         if status.is_media_error() && status.without_flags() != status::COMPARE_FAILURE {
             self.events.smart.media_errors += 1;
         }
