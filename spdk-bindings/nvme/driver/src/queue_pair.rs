@@ -78,6 +78,8 @@ pub struct QueuePair<B: DeviceBacking> {
     expected_phase: bool,
     sq_doorbell: Doorbell,
     cq_doorbell: Doorbell,
+    /// Completions taken that the device has not been told of.
+    taken: u32,
     next_scan: u64,
     counters: QueueStats,
     not_send: PhantomData<Rc<()>>,
@@ -126,6 +128,7 @@ impl<B: DeviceBacking> QueuePair<B> {
             expected_phase: true,
             sq_doorbell: Doorbell::new(register::sq_doorbell(queue.id, shared.dstrd), false),
             cq_doorbell: Doorbell::new(register::cq_doorbell(queue.id, shared.dstrd), false),
+            taken: 0,
             next_scan: 0,
             counters: QueueStats::default(),
             not_send: PhantomData,
@@ -403,6 +406,10 @@ impl<B: DeviceBacking> QueuePair<B> {
             self.pump(now);
         }
         self.ring();
+        let is_quiet = finished == 0 && self.outstanding() == 0;
+        if is_quiet || self.taken > self.queue.entries / 4 {
+            self.acknowledge();
+        }
         if now >= self.next_scan {
             self.scan(now);
         }
@@ -438,12 +445,20 @@ impl<B: DeviceBacking> QueuePair<B> {
                 None => self.nonsense(entry),
             }
         }
-        if taken > 0 {
+        self.taken += taken;
+        finished
+    }
+
+    /// Gives the entries that were taken back to the device. Not at each poll: a register write costs more than the completion that it is
+    /// for, and holds up the next submission. Late by a quarter of the queue at most, so the device always has room to go on.
+    #[inline]
+    fn acknowledge(&mut self) {
+        if self.taken > 0 && self.phase.state() == State::Running {
             let shared = &*self.shared;
             self.cq_doorbell
                 .ring(self.head, shared.backing.registers(), shared.shadows.get());
         }
-        finished
+        self.taken = 0;
     }
 
     #[inline]
@@ -653,6 +668,7 @@ impl<B: DeviceBacking> QueuePair<B> {
         let shadowed = self.shared.shadows_on.load(Ordering::Acquire);
         self.tail = 0;
         self.head = 0;
+        self.taken = 0;
         self.expected_phase = true;
         self.sq_doorbell = Doorbell::new(register::sq_doorbell(id, dstrd), shadowed);
         self.cq_doorbell = Doorbell::new(register::cq_doorbell(id, dstrd), shadowed);
@@ -707,6 +723,9 @@ impl<B: DeviceBacking> QueuePair<B> {
     /// Lets interrupts through before the thread sleeps, or stops them while it polls. Not for every I/O: it may enter the kernel.
     /// False when the queue does not interrupt.
     pub fn set_interrupts(&mut self, on: bool) -> bool {
+        if on {
+            self.acknowledge();
+        }
         let Some((vector, _)) = &self.queue.interrupt else {
             return false;
         };
@@ -747,6 +766,7 @@ impl<B: DeviceBacking> Drop for QueuePair<B> {
             // Still active: nobody else gets the queue until the controller has deleted and made it anew.
             self.queue.orphan(bufs);
         } else {
+            self.acknowledge();
             *self
                 .queue
                 .position

@@ -136,11 +136,47 @@ fn a_doorbell_is_rung_once_for_all_that_was_submitted() {
     assert_eq!(rig.fake.observed().doorbell_writes - before, 1);
     rig.fake.step();
     assert_eq!(pair.poll(2, |done| assert_eq!(done.result, Ok(()))), 32);
+    assert_eq!(pair.poll(3, |_| panic!("all are done")), 0);
     assert_eq!(
         rig.fake.observed().doorbell_writes - before,
         2,
-        "one for the tail, one for the head"
+        "one for the tail, and, as nothing else came, one for the head"
     );
+}
+
+#[test]
+fn the_head_is_told_a_quarter_of_the_queue_late_or_when_the_queue_is_quiet() {
+    let options = Options {
+        queue_entries: 64,
+        ..quick()
+    };
+    let rig = Rig::new(FakeOptions::default(), options);
+    let (mut pair, target) = (rig.pair(), rig.target(1));
+    let before = rig.fake.observed().doorbell_writes;
+    let told = || rig.fake.observed().doorbell_writes - before;
+    for round in 1..=170 {
+        pair.submit(&target, Io::new(IoKind::WriteZeroes, round, 1))
+            .map_err(|(_, why)| why)
+            .unwrap();
+        pair.poll(round, |_| panic!("nothing is done yet"));
+        rig.fake.step();
+        assert_eq!(pair.poll(round, |done| assert_eq!(done.result, Ok(()))), 1);
+        assert_eq!(told(), round + round / 17);
+    }
+    for _ in 0..2 {
+        pair.poll(171, |_| panic!("all are done"));
+        assert_eq!(told(), 170 + 10, "all were told with the last");
+    }
+    pair.submit(&target, Io::new(IoKind::WriteZeroes, 0, 1))
+        .map_err(|(_, why)| why)
+        .unwrap();
+    pair.ring();
+    rig.fake.step();
+    pair.poll(172, |done| assert_eq!(done.result, Ok(())));
+    assert_eq!(told(), 181);
+    // Whoever goes tells, too: the next one goes on from there.
+    drop(pair);
+    assert_eq!(told(), 182);
 }
 
 #[test]
