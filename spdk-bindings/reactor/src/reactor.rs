@@ -16,6 +16,10 @@ use std::sync::atomic::Ordering;
 /// A busy reactor looks at its descriptors, and publishes its statistics, this often.
 const HOUSEKEEPING_NS: u64 = 20_000;
 
+/// An idle reactor whose last look at its descriptors found nothing lets so many times the look's own length pass before the next one,
+/// and at most [`HOUSEKEEPING_NS`]: the look is a system call, and what is polled without one, an SSD, shall not wait for it.
+const LOOK_PAUSE: u64 = 4;
+
 /// The longest single pause where the processor can sleep lightly meanwhile: short beside any goal.
 const PAUSE_NS: u64 = 2_000;
 
@@ -36,8 +40,10 @@ pub struct Reactor {
     pause_ticks: u64,
     counters: Counters,
     last_housekeeping: Cell<u64>,
-    /// The last look at the descriptors between two turns, by the clock.
+    /// The last look at the descriptors.
     last_look: Cell<u64>,
+    /// How long an idle reactor waits after it.
+    look_pause: Cell<u64>,
     /// Urgent threads that have been hosted.
     urgent: Cell<u32>,
     last_turn_busy: Cell<bool>,
@@ -86,6 +92,7 @@ impl Reactor {
             counters: Counters::default(),
             last_housekeeping: Cell::new(0),
             last_look: Cell::new(0),
+            look_pause: Cell::new(0),
             urgent: Cell::new(0),
             last_turn_busy: Cell::new(false),
             exiting: Cell::new(false),
@@ -129,7 +136,8 @@ impl Reactor {
             ..Turn::default()
         };
         let due = now.saturating_sub(self.last_housekeeping.get()) >= HOUSEKEEPING_NS;
-        if due || !self.last_turn_busy.get() {
+        let since_look = now.saturating_sub(self.last_look.get());
+        if due || !self.last_turn_busy.get() && since_look >= self.look_pause.get() {
             self.housekeep(now, due);
         }
         let count = self.threads.borrow().len();
@@ -338,7 +346,7 @@ impl Reactor {
         woken
     }
 
-    /// Every so often the statistics; and a look at the descriptors, which an idle turn always has time for.
+    /// Every so often the statistics; and a look at the descriptors.
     #[inline]
     fn housekeep(&self, now: u64, due: bool) {
         if due {
@@ -346,7 +354,15 @@ impl Reactor {
             self.shared.stats.store(&self.counters.get());
         }
         if self.epoll.borrow().has_watches() {
-            self.wait(Some(0));
+            let before = self.clock.now();
+            let woken = self.wait(Some(0));
+            let took = self.clock.now().saturating_sub(before);
+            self.last_look.set(now);
+            self.look_pause.set(match woken {
+                Woken::Timeout => HOUSEKEEPING_NS.min(took.saturating_mul(LOOK_PAUSE)),
+                // Where something came, more comes soon.
+                Woken::Doorbell | Woken::Events | Woken::Early => 0,
+            });
         }
     }
 
