@@ -19,7 +19,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `engine`, `device`, `services`, `watchdog`, `health`, `group` | the sections of the file |
+//! | `engine`, `device`, `services`, `tls`, `watchdog`, `health`, `group` | the sections of the file |
 //! | `size`, `cpus` | `"64MiB"`, `"2-9,12"` |
 //! | `tree` | the parsed text with the place of every key |
 //! | `shape`, `words` | what the file may look like, from the JSON schema |
@@ -44,6 +44,7 @@ mod services;
 mod set;
 mod shape;
 mod size;
+mod tls;
 mod tree;
 mod validate;
 mod watchdog;
@@ -66,6 +67,7 @@ pub use machine::{Machine, MachineCpu, PathInfo, PathKind, UnusableCpu};
 pub use services::{Drpc, LogFormat, Modules, Rpc, Telemetry};
 pub use shape::schema_json;
 pub use size::ByteSize;
+pub use tls::Tls;
 pub use watchdog::Watchdog;
 
 /// The configuration of one engine.
@@ -86,6 +88,9 @@ pub struct Config {
 
     /// The data channel: RPC over TCP.
     pub rpc: Rpc,
+
+    /// Certificates for the data channel.
+    pub tls: Tls,
 
     /// Metrics and logs.
     pub telemetry: Telemetry,

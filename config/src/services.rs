@@ -83,8 +83,8 @@ pub struct Rpc {
     #[schemars(with = "String", extend("format" = "socket-address"))]
     pub listen: SocketAddr,
 
-    /// Allow `listen` to be an address that other hosts can reach. The channel is neither encrypted nor authenticated in this
-    /// version: only for a network where every host is trusted.
+    /// Allow `listen` to be an address that other hosts can reach although there is no `[tls]` section, or `tls.required` is off:
+    /// only for a network where every host is trusted.
     pub allow_insecure: bool,
 
     /// Connections open at a time; one more is accepted and closed at once.

@@ -4,16 +4,45 @@ use super::{Fault, Rules};
 use crate::error::Kind;
 
 pub(super) fn check(rules: &mut Rules<'_>) {
+    tls_is_whole(rules);
     rpc_stays_local(rules);
     metrics_stay_local(rules);
     addresses_differ(rules);
 }
 
+/// Certificate, key and authority are of use together only.
+fn tls_is_whole(rules: &mut Rules<'_>) {
+    let tls = &rules.config.tls;
+    let keys = [
+        ("tls.ca", tls.ca.is_some()),
+        ("tls.certificate", tls.certificate.is_some()),
+        ("tls.key", tls.key.is_some()),
+    ];
+    let Some((there, _)) = keys.iter().find(|(_, is_set)| *is_set) else {
+        return;
+    };
+    for (key, _) in keys.iter().filter(|(_, is_set)| !is_set) {
+        if !rules.sound(&[key]) {
+            continue;
+        }
+        rules.report(Fault {
+            kind: Kind::MissingKey,
+            key,
+            message: format!("`{key}` is missing, and `{there}` is of no use without it"),
+            label: "TLS needs all three",
+            help: "`keel cert init` makes `ca`, `keel cert issue` makes `certificate` and `key`; without TLS leave all three out"
+                .into(),
+            also: Some((there, "set here")),
+        });
+    }
+}
+
 fn rpc_stays_local(rules: &mut Rules<'_>) {
-    let rpc = &rules.config.rpc;
+    let (rpc, tls) = (&rules.config.rpc, &rules.config.tls);
     if rpc.listen.ip().is_loopback()
         || rpc.allow_insecure
-        || !rules.sound(&["rpc.listen", "rpc.allow_insecure"])
+        || (tls.is_on() && tls.required)
+        || !rules.sound(&["rpc.listen", "rpc.allow_insecure", "tls"])
     {
         return;
     }
@@ -21,10 +50,10 @@ fn rpc_stays_local(rules: &mut Rules<'_>) {
     rules.report(Fault {
         kind: Kind::Conflict,
         key: "rpc.listen",
-        message: format!("other hosts could reach {listen}, and the data channel is neither encrypted nor authenticated"),
+        message: format!("other hosts could reach {listen}, and the data channel need not be encrypted nor authenticated"),
         label: "not a loopback address",
         help: format!(
-            "listen on \"127.0.0.1:{}\", or set `allow_insecure = true` on a network where every host is trusted",
+            "give the engine a certificate in [tls], listen on \"127.0.0.1:{}\", or set `allow_insecure = true` on a network where every host is trusted",
             listen.port()
         ),
         also: None,

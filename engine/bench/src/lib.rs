@@ -11,6 +11,7 @@
 //! | [`ult`] | creating, running and joining a ULT, and yielding: async ones, and those with a stack of their own |
 //! | [`peer`] | the same figures of another program, in the same run |
 //! | [`drpc`] | a dRPC round trip beside a bare socket ping-pong |
+//! | [`rpc`] | a call over TCP, and large data both ways; `examples/tonic_peer.rs` measures gRPC beside it |
 //! | [`iv`] | reading and updating incast variables |
 //! | [`nvme`] | the NVMe driver's own time per I/O, over an emulated controller |
 //! | [`sched`] | what updates wait while a scrub and a gc run beside them |
@@ -25,6 +26,7 @@ mod lane;
 pub mod message;
 pub mod nvme;
 pub mod peer;
+pub mod rpc;
 pub mod sched;
 pub mod tls;
 pub mod ult;

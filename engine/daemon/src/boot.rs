@@ -34,6 +34,7 @@ use crate::group;
 use crate::host_check;
 use crate::identity::Identity;
 use crate::phases::Phases;
+use crate::security::{self, CertificateWatch};
 use crate::state::{Engine, ModuleEntry, Parts, Running, State};
 use crate::watch;
 use crate::wiring;
@@ -56,6 +57,8 @@ pub(crate) struct Booted {
     pub(crate) watchdog: Option<Watchdog>,
     pub(crate) drpc: Option<DrpcService>,
     pub(crate) rpc: Option<RpcServer>,
+    /// Ends with this.
+    pub(crate) _certificate: Option<CertificateWatch>,
     pub(crate) metrics: Option<MetricsServer>,
     pub(crate) announcement: Option<Announcement>,
     /// Free again when nothing runs on them any more.
@@ -140,6 +143,7 @@ fn start(
         watchdog: None,
         drpc: None,
         rpc: None,
+        _certificate: None,
         metrics: None,
         announcement: None,
         _cores: cores,
@@ -167,6 +171,7 @@ fn assemble(
     phases: &mut Phases,
 ) -> Result<(Arc<Engine>, Modules), BootError> {
     phases.run("host check", || host_check::look(&config))?;
+    let security = phases.run("tls", || security::load(&config))?;
     phases.run("dma memory", || dma_memory::set_aside(&config))?;
     let devices = phases.run("devices", || Devices::open(&config))?;
     let modules = phases
@@ -182,6 +187,7 @@ fn assemble(
         membership: group::membership(&config, identity.incarnation),
         incarnation: identity.incarnation,
         incast: registries.incast.clone(),
+        security,
         config,
         topology: plan.report(),
         uuid: identity.uuid,
@@ -312,13 +318,21 @@ fn start_rpc(
     let engine = booted.engine.clone();
     let config = &engine.config;
     group::register(&engine, &registries.rpc)?;
-    let options = wiring::rpc(config, &engine.membership);
+    let options = wiring::rpc(config, &engine.membership, engine.security.clone());
     let (registry, listen) = (registries.rpc.clone(), Some(config.rpc.listen));
     let rpc = phases
         .run("rpc", || {
             RpcServer::start(xstreams, registry, listen, options)
         })
         .map_err(BootError::cannot_use)?;
+    if let Some(security) = &engine.security {
+        let (identity, server) = (
+            security.identity.clone(),
+            config.drpc.control_server.clone(),
+        );
+        let watch = CertificateWatch::start(identity, config.tls.warn_days, server, engine.rank());
+        booted._certificate = Some(watch.map_err(BootError::system)?);
+    }
     let address = rpc.addr().map(|addr| addr.to_string()).unwrap_or_default();
     booted.rpc = Some(rpc);
     let heartbeat = phases.run("group", || group::start(&engine, xstreams))?;

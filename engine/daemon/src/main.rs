@@ -23,6 +23,7 @@ mod iv;
 mod phases;
 mod ras;
 mod report;
+mod security;
 mod ssds;
 mod state;
 mod stop;

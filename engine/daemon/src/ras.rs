@@ -12,7 +12,7 @@ use crate::state::NO_RANK;
 /// For the control server to take an event.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What happened to a device (DAOS `src/include/daos_srv/ras.h`).
+/// What happened to a device (DAOS `src/include/daos_srv/ras.h`), or to the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeviceEvent {
     SetFaulty,
@@ -20,6 +20,8 @@ pub(crate) enum DeviceEvent {
     Unplugged,
     Plugged,
     Replaced,
+    /// DAOS has no such event: its control server looks after certificates. The number is far from those it uses.
+    CertificateExpires,
 }
 
 impl DeviceEvent {
@@ -31,6 +33,9 @@ impl DeviceEvent {
             DeviceEvent::Plugged => (23, "device_plugged", event::SEVERITY_NOTICE),
             DeviceEvent::Unplugged => (22, "device_unplugged", event::SEVERITY_WARNING),
             DeviceEvent::Replaced => (24, "device_replace", event::SEVERITY_NOTICE),
+            DeviceEvent::CertificateExpires => {
+                (9001, "engine_certificate_expires", event::SEVERITY_WARNING)
+            }
         }
     }
 }

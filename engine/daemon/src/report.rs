@@ -8,6 +8,7 @@ use spdk_bdev::Op;
 use spdk_reactor::Depth;
 use spdk_thread::Period;
 
+use crate::security;
 use crate::state::Engine;
 
 pub(crate) async fn status(engine: &Engine) -> keel::EngineStatus {
@@ -29,6 +30,7 @@ pub(crate) async fn status(engine: &Engine) -> keel::EngineStatus {
         uptime_ms: engine.started.elapsed().as_millis() as u64,
         start_to_ready_ms: engine.ready_ms.get().copied().unwrap_or(0),
         phases: engine.phases.get().cloned().unwrap_or_default(),
+        tls: security::describe(engine.security.as_ref()),
     }
 }
 

@@ -9,7 +9,7 @@ use engine_config::Config;
 use engine_host::Host;
 use engine_iv_service::Incast;
 use engine_loader::ModuleInfo;
-use engine_rpc::{Heartbeat, Membership};
+use engine_rpc::{Heartbeat, Membership, Security};
 use engine_telemetry::log::LogControl;
 use engine_watchdog::View;
 use engine_xstream::Xstreams;
@@ -74,6 +74,8 @@ pub(crate) struct Engine {
     pub(crate) membership: Membership,
     pub(crate) incarnation: u64,
     pub(crate) incast: Incast,
+    /// How the data channel is encrypted; `None`: it is not.
+    pub(crate) security: Option<Security>,
     pub(crate) started: Instant,
     pub(crate) events: Events,
     pub(crate) log: LogControl,
@@ -96,6 +98,7 @@ pub(crate) struct Parts {
     pub(crate) membership: Membership,
     pub(crate) incarnation: u64,
     pub(crate) incast: Incast,
+    pub(crate) security: Option<Security>,
     pub(crate) started: Instant,
     pub(crate) events: Events,
     pub(crate) log: LogControl,
@@ -112,6 +115,7 @@ impl Engine {
             membership,
             incarnation,
             incast,
+            security,
             started,
             events,
             log,
@@ -132,6 +136,7 @@ impl Engine {
             membership,
             incarnation,
             incast,
+            security,
             started,
             events,
             log,

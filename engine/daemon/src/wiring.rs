@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use engine_config::{Config, LogFormat, Machine};
 use engine_devices::Criteria;
 use engine_loader::SearchPath;
-use engine_rpc::{BulkClass, Membership};
+use engine_rpc::{BulkClass, Membership, Security};
 use engine_telemetry::log::{Format, LogOptions};
 use spdk_reactor::ReactorOptions;
 
@@ -72,12 +72,17 @@ pub(crate) fn bulk(config: &Config) -> Vec<BulkClass> {
     vec![class(SMALL, 8), class(PIECE, 3), class(LARGE, 2)]
 }
 
-pub(crate) fn rpc(config: &Config, membership: &Membership) -> engine_rpc::Options {
+pub(crate) fn rpc(
+    config: &Config,
+    membership: &Membership,
+    tls: Option<Security>,
+) -> engine_rpc::Options {
     let rpc = &config.rpc;
     engine_rpc::Options {
         max_connections: rpc.max_connections as usize,
         max_in_flight_per_connection: rpc.max_in_flight as usize,
         group: membership.clone(),
+        tls,
         bulk: bulk(config),
         ..engine_rpc::Options::default()
     }

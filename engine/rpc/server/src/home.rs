@@ -33,6 +33,10 @@ pub(crate) enum Message {
 #[derive(Debug)]
 pub(crate) struct NewConnection {
     pub socket: OwnedFd,
+    /// What secures it, past its handshake.
+    pub tls: Option<Box<rpc_tls::Stream>>,
+    /// Whether the peer may speak as an engine of the group.
+    pub may_be_engine: bool,
     pub peer: SocketAddr,
     /// Id of the HELLO, which the new owner answers.
     pub hello_id: u64,

@@ -19,6 +19,7 @@
 //! | `endpoint`, `home`, `fabric` | one xstream's side; what others reach of it; what all share |
 //! | `tcp` | sockets: listener, handshake, connection in, connection out |
 //! | `queue` | requests that wait for the scheduler |
+//! | `security` | which connections are encrypted |
 //! | `group` | other engines, by rank |
 //! | `transport`, `calls` | calls from here, and their waiting answers |
 //! | `options`, `budget`, `bulk`, `table`, `bell` | bounds and memory |
@@ -39,6 +40,7 @@ mod options;
 mod queue;
 mod registry;
 mod request;
+mod security;
 mod server;
 mod slow;
 mod table;
@@ -56,6 +58,7 @@ pub use registry::{
 };
 pub use request::{Peer, Request};
 pub use rpc_wire::{Opcode, Stamp};
+pub use security::Security;
 pub use server::{RpcServer, Seat, StartError};
 pub use slow::SlowRequest;
 pub use tcp::{ConnectError, TcpTransport};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::group::Membership;
+use crate::security::Security;
 use crate::slow::SlowRequest;
 
 /// One pool of bulk buffers.
@@ -52,6 +53,8 @@ pub struct Options {
     pub slow_request: Duration,
     /// The engine's group, for calls among its members; by default it is in none, and refuses all such calls with GRPVER.
     pub group: Membership,
+    /// TLS of connections; `None`: there is none, and peers that want it are refused.
+    pub tls: Option<Security>,
     /// Called for each slow request.
     pub on_slow: Option<SlowHook>,
 }
@@ -86,6 +89,7 @@ impl Default for Options {
             write_timeout: Duration::from_secs(30),
             slow_request: Duration::from_secs(1),
             group: Membership::default(),
+            tls: None,
             on_slow: None,
         }
     }
@@ -102,6 +106,7 @@ impl fmt::Debug for Options {
             .field("max_in_flight", &self.max_in_flight)
             .field("bulk", &self.bulk)
             .field("group", &self.group)
+            .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
 }

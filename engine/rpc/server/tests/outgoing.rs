@@ -58,7 +58,7 @@ fn remote_and_local_answers_are_the_same() {
     let (here, there) = (Engine::start(2), Engine::start(2));
     let addr = there.addr();
     here.run(1, move || async move {
-        let tcp = TcpTransport::connect(addr, 1, LIMIT, 64, memory())
+        let tcp = TcpTransport::connect(addr, 1, LIMIT, 64, memory(), None)
             .await
             .unwrap();
         assert_eq!((tcp.hello().targets, tcp.name()), (2, "tcp"));
@@ -92,7 +92,7 @@ fn thousands_of_calls_in_flight_window_by_window() {
     let (here, there) = (Engine::start(1), Engine::start(1));
     let addr = there.addr();
     here.run(0, move || async move {
-        let tcp = TcpTransport::connect(addr, 1, LIMIT, 1000, memory())
+        let tcp = TcpTransport::connect(addr, 1, LIMIT, 1000, memory(), None)
             .await
             .unwrap();
         let window = tcp.hello().max_in_flight;
@@ -128,7 +128,7 @@ fn a_lost_engine_fails_its_calls_and_later_ones() {
         let here = &here;
         let lost = scope.spawn(move || {
             here.run(1, move || async move {
-                let tcp = TcpTransport::connect(addr, 0, LIMIT, 8, memory())
+                let tcp = TcpTransport::connect(addr, 0, LIMIT, 8, memory(), None)
                     .await
                     .unwrap();
                 let waiting = tcp.call(0, HOLD, b"lost".to_vec(), None).await.map(drop);
@@ -151,7 +151,7 @@ fn connections_that_cannot_be_made_say_why() {
     let there = Engine::start_with(1, |options| options.max_connections = 1);
     let addr = there.addr();
     let connect = move |addr, tag, limit| async move {
-        TcpTransport::connect(addr, tag, limit, 8, memory())
+        TcpTransport::connect(addr, tag, limit, 8, memory(), None)
             .await
             .map(Rc::new)
     };
@@ -206,7 +206,9 @@ fn an_empty_answer_pool_waits_for_its_buffers() {
             count: 1,
         }])
         .unwrap();
-        let tcp = TcpTransport::connect(addr, 1, LIMIT, 8, one).await.unwrap();
+        let tcp = TcpTransport::connect(addr, 1, LIMIT, 8, one, None)
+            .await
+            .unwrap();
         let data = pattern(60_000, 5);
         let mut calls: Vec<_> = (0..4)
             .map(|_| tcp.call(1, ECHO, vec![], buffer(&data)))

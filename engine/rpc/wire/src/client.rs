@@ -1,14 +1,16 @@
 //! The blocking, pipelined client for tools and tests.
 
 use std::collections::{HashSet, VecDeque};
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use daos_errno::Der;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rpc_tls::Identity;
+use rustix::event::PollFlags;
 
 use crate::Opcode;
+use crate::channel::Channel;
 use crate::client_error::ClientError;
 use crate::decoder::{Buffers, Damage, Decoder, Frame, Step};
 use crate::header::{Header, MAX_BODY, MAX_BULK};
@@ -19,9 +21,11 @@ const READ_AHEAD: usize = 16 << 10;
 /// Buffers of each kind kept for reuse.
 const KEPT: usize = 8;
 
-/// Time-outs of a [`Client`]. The read and write time-outs run while no byte moves, not over a whole transfer.
-#[derive(Clone, Copy, Debug)]
+/// Time-outs of a [`Client`], and who it is. The read and write time-outs run while no byte moves, not over a whole transfer.
+#[derive(Clone, Debug)]
 pub struct ClientOptions {
+    /// Encrypts the connection and shows this certificate; `None`: no TLS.
+    pub tls: Option<Identity>,
     /// For the TCP connection, per address.
     pub connect_timeout: Duration,
     /// Waiting for a reply.
@@ -34,6 +38,7 @@ impl Default for ClientOptions {
     fn default() -> ClientOptions {
         let long = Duration::from_secs(30);
         ClientOptions {
+            tls: None,
             connect_timeout: Duration::from_secs(5),
             read_timeout: long,
             write_timeout: long,
@@ -78,7 +83,7 @@ impl Reply {
 /// wait for each other.
 #[derive(Debug)]
 pub struct Client {
-    socket: TcpStream,
+    channel: Channel,
     options: ClientOptions,
     hello: HelloReply,
     tag: u32,
@@ -111,8 +116,10 @@ impl Client {
                 addr: name.clone(),
                 source,
             })?;
+        let identity = options.tls.as_ref();
+        let channel = Channel::new(socket, identity, &name, options.connect_timeout)?;
         let mut client = Client {
-            socket,
+            channel,
             options,
             // Until the engine says more, exactly the HELLO may be outstanding.
             hello: HelloReply {
@@ -139,7 +146,8 @@ impl Client {
             tag: self.tag,
         }
         .encode();
-        let reply = self.call(Opcode::HELLO, &hello, None)?;
+        let reply = self.call(Opcode::HELLO, &hello, None);
+        let reply = reply.map_err(|error| error.with_address(addr))?;
         let said = HelloReply::decode(&reply.body);
         if let Some(said) = said.filter(|said| said.protocol != PROTOCOL) {
             return Err(ClientError::Protocol {
@@ -168,7 +176,7 @@ impl Client {
 
     /// The engine's address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.peer_addr()
+        self.channel.peer_addr()
     }
 
     /// Requests whose reply was not yet handed out by [`Client::recv`].
@@ -259,7 +267,7 @@ impl Client {
         };
         let mut frame = Outgoing::new(header, body, bulk);
         self.outstanding.insert(id);
-        while frame.remaining() > 0 {
+        while frame.remaining() > 0 || self.channel.has_unsent() {
             self.step(Some(&mut frame))?;
         }
         Ok(id)
@@ -299,7 +307,7 @@ impl Client {
     fn try_step(&mut self, frame: Option<&mut Outgoing<&[u8], &[u8]>>) -> Result<(), ClientError> {
         if let Some(frame) = frame {
             let slices: Vec<IoSlice<'_>> = frame.slices().collect();
-            match self.socket.write_vectored(&slices) {
+            match self.channel.write(&slices) {
                 Ok(sent) => {
                     frame.advance(sent);
                     return Ok(());
@@ -313,18 +321,12 @@ impl Client {
                         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
                     ) =>
                 {
-                    return Err(ClientError::Io {
-                        what: "writing to the engine",
-                        source,
-                    });
+                    return Err(ClientError::io("writing to the engine", source));
                 }
                 Err(_) => return self.read(),
             }
-            self.wait(
-                PollFlags::IN | PollFlags::OUT,
-                "sending",
-                self.options.write_timeout,
-            )?;
+            let (both, limit) = (PollFlags::IN | PollFlags::OUT, self.options.write_timeout);
+            self.wait(both, "sending", limit)?;
         } else {
             self.wait(PollFlags::IN, "receiving", self.options.read_timeout)?;
         }
@@ -337,32 +339,23 @@ impl Client {
         what: &'static str,
         after: Duration,
     ) -> Result<(), ClientError> {
-        let mut fds = [PollFd::new(&self.socket, events)];
-        let timeout = Timespec {
-            tv_sec: after.as_secs().cast_signed(),
-            tv_nsec: after.subsec_nanos().into(),
-        };
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(0) => Err(ClientError::TimedOut {
+        match self.channel.wait(events, after) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ClientError::TimedOut {
                 what,
                 after,
                 outstanding: self.outstanding.len(),
             }),
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(errno) => Err(ClientError::Io {
+            Err(source) => Err(ClientError::Io {
                 what: "poll",
-                source: errno.into(),
+                source,
             }),
         }
     }
 
     /// Reads once, if there is something, and decodes what is whole.
     fn read(&mut self) -> Result<(), ClientError> {
-        let [direct, ahead] = self.decoder.spaces();
-        let got = match self
-            .socket
-            .read_vectored(&mut [IoSliceMut::new(direct), IoSliceMut::new(ahead)])
-        {
+        let got = match self.channel.read(self.decoder.spaces()) {
             Ok(0) => {
                 return Err(ClientError::Closed {
                     outstanding: self.outstanding.len(),
@@ -388,10 +381,7 @@ impl Client {
                 });
             }
             Err(source) => {
-                return Err(ClientError::Io {
-                    what: "reading from the engine",
-                    source,
-                });
+                return Err(ClientError::io("reading from the engine", source));
             }
         };
         self.decoder.filled(got);

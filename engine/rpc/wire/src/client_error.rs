@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use daos_errno::Der;
+use rpc_tls::TlsError;
 use thiserror::Error;
 
 use crate::header::HeaderError;
@@ -22,6 +23,14 @@ pub enum ClientError {
         addr: String,
         /// Of the last address tried.
         source: io::Error,
+    },
+    /// One side does not believe the other.
+    #[error("no TLS with {addr}: {error}")]
+    Tls {
+        /// The address as given.
+        addr: String,
+        /// Why.
+        error: TlsError,
     },
     /// The engine did not accept the HELLO.
     #[error("{addr} refused the connection for tag {tag}: {der}{}", cure(*.der))]
@@ -98,11 +107,39 @@ pub enum ClientError {
     NothingOutstanding,
 }
 
+impl ClientError {
+    /// A failure of the socket, or of TLS on it.
+    pub(crate) fn io(what: &'static str, source: io::Error) -> ClientError {
+        let tls = source.get_ref().and_then(|e| e.downcast_ref::<TlsError>());
+        match tls {
+            Some(error) => ClientError::Tls {
+                addr: "the engine".to_owned(),
+                error: error.clone(),
+            },
+            None => ClientError::Io { what, source },
+        }
+    }
+
+    /// Names the engine where only the caller knows it.
+    pub(crate) fn with_address(self, address: &str) -> ClientError {
+        match self {
+            ClientError::Tls { error, .. } => ClientError::Tls {
+                addr: address.to_owned(),
+                error,
+            },
+            error => error,
+        }
+    }
+}
+
 fn cure(der: Der) -> &'static str {
     match der {
         Der::BUSY => "; it has reached max_connections",
         Der::BAD_TARGET => "; it has no such target",
         Der::SHUTDOWN => "; it is shutting down",
+        Der::NO_PERM => {
+            "; it requires TLS: give a certificate of its authority, with that certificate's key (`keel cert issue --client`)"
+        }
         _ => "",
     }
 }

@@ -19,8 +19,10 @@
 //! | `stamp` | what an engine adds to its calls to others of its group |
 //! | `decoder` | bytes to frames, incrementally, into the caller's buffers |
 //! | `outgoing` | one frame on its way out, without copying it together |
+//! | `channel` | a socket, with or without TLS on it |
 //! | `client`, `client_error` | the blocking, pipelined client |
 
+mod channel;
 mod client;
 mod client_error;
 mod decoder;

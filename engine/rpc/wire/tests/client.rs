@@ -65,6 +65,7 @@ fn greet(socket: &mut TcpStream, max_in_flight: u32) -> HelloRequest {
 fn quick() -> ClientOptions {
     let short = Duration::from_millis(200);
     ClientOptions {
+        tls: None,
         connect_timeout: Duration::from_secs(5),
         read_timeout: short,
         write_timeout: short,

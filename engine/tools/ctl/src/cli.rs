@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod cert;
 mod node;
 
+pub(crate) use cert::{Cert, TlsFiles};
 pub(crate) use node::{Node, Prepare, Which};
 
 /// Looks after a Keel storage engine: its state, devices, pools, containers and objects.
@@ -21,6 +23,8 @@ pub(crate) struct Cli {
     /// How long to wait for an answer, in seconds.
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout: u64,
+    #[command(flatten)]
+    pub(crate) tls: TlsFiles,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -89,6 +93,9 @@ pub(crate) enum Command {
     /// Configuration files. Works without an engine.
     #[command(subcommand)]
     Config(Config),
+    /// A private certificate authority for engines and clients. Works without an engine.
+    #[command(subcommand)]
+    Cert(Cert),
     /// Measures parts of the engine in this process. Works without an engine.
     #[command(subcommand)]
     Bench(Bench),
@@ -365,6 +372,8 @@ pub(crate) enum Bench {
     Tls(BenchSeconds),
     /// Incast variables: a cached read on a target, an eager update over the caches of an engine, updates among four ranks over TCP.
     Iv(BenchSeconds),
+    /// The data RPC over TCP: a 64-byte call, and 1 MiB pieces of bulk data both ways.
+    Rpc(BenchRpc),
     /// A 64-byte dRPC echo beside a bare SOCK_SEQPACKET ping-pong.
     Drpc(BenchSeconds),
     /// `keel engine status` on a running engine, while puts and gets keep its targets busy.
@@ -394,6 +403,17 @@ pub(crate) struct BenchPeer {
     /// How often ours and the peer run.
     #[arg(long, default_value_t = 5, requires = "peer", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchRpc {
+    #[command(flatten)]
+    pub(crate) peer: BenchPeer,
+
+    /// Over TLS: a directory with ca.pem, bench.pem and bench-key.pem, as `keel cert init --ca-dir DIR && keel cert issue bench
+    /// --ca-dir DIR` make them.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) certificates: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bench_control;
+pub(crate) mod cert;
 mod config;
 mod cont;
 mod devices;
@@ -40,6 +41,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Obj(command) => obj::run(cli, command),
         Command::Drpc(command) => drpc::run(cli, command),
         Command::Config(command) => config::run(cli, command),
+        Command::Cert(command) => cert::run(cli, command),
         Command::Bench(command) => bench::run(cli, command),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -4,6 +4,7 @@ use daos_errno::Der;
 use obj_client::{Container, Engine, ObjError, Pool};
 
 use crate::cli::Cli;
+use crate::commands::cert::own_identity;
 use crate::endpoint::Endpoint;
 use crate::error::{CliError, Exit};
 
@@ -17,7 +18,7 @@ pub(crate) fn engine(cli: &Cli) -> Result<Engine, CliError> {
         )
         .cure("wait with `keel engine ready --wait`; `keel modules` says what failed"));
     }
-    Engine::connect(&status.rpc_address).map_err(failed)
+    Engine::connect_as(&status.rpc_address, own_identity(cli)?).map_err(failed)
 }
 
 pub(crate) fn pool(cli: &Cli, pool: &str) -> Result<Pool, CliError> {

@@ -259,3 +259,100 @@ fn a_host_is_asked_for_what_a_file_needs() {
         "{stderr}"
     );
 }
+
+/// A command that ends well, and what it prints.
+fn says(folder: &Path, args: &[&str]) -> String {
+    let (code, stdout, stderr) = keel(folder, args);
+    assert_eq!(code, 0, "{args:?}: {stderr}");
+    stdout
+}
+
+#[test]
+fn certificates_are_made_shown_and_not_overwritten() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path();
+    let missing = keel(dir, &["cert", "issue", "e0"]);
+    assert_eq!(missing.0, 66);
+    assert!(
+        missing.2.contains("`keel cert init` makes an authority"),
+        "{}",
+        missing.2
+    );
+
+    says(dir, &["cert", "init", "--name", "us", "--days", "40"]);
+    let again = keel(dir, &["cert", "init"]);
+    assert_eq!(
+        (again.0, again.2.contains("ca.pem is already there")),
+        (73, true)
+    );
+    let made = says(
+        dir,
+        &["cert", "issue", "e0", "--address", "10.0.0.1", "--out", "e"],
+    );
+    assert!(
+        made.starts_with("engine \"e0\" (10.0.0.1, e0, localhost, 127.0.0.1, ::1), good until "),
+        "{made}"
+    );
+    assert!(
+        made.contains("(40 days left), issued by \"us\"\ne/e0.pem\ne/e0-key.pem\n"),
+        "{made}"
+    );
+    let again = keel(dir, &["cert", "issue", "e0", "--out", "e"]);
+    assert_eq!(
+        (again.0, again.2.contains("`issue --replace` renews")),
+        (73, true)
+    );
+    says(
+        dir,
+        &[
+            "cert",
+            "issue",
+            "e0",
+            "--out",
+            "e",
+            "--replace",
+            "--days",
+            "7",
+        ],
+    );
+    let shown: serde_json::Value =
+        serde_json::from_str(&says(dir, &["cert", "show", "e/e0.pem", "-o", "json"])).unwrap();
+    assert_eq!(
+        (shown["engine"].as_bool(), shown["days_left"].as_i64()),
+        (Some(true), Some(7))
+    );
+    let alice = says(dir, &["cert", "issue", "alice", "--client", "-o", "json"]);
+    let alice: serde_json::Value = serde_json::from_str(&alice).unwrap();
+    assert_eq!(
+        (
+            alice["engine"].as_bool(),
+            alice["addresses"].as_array().map(Vec::len)
+        ),
+        (Some(false), Some(0))
+    );
+}
+
+#[test]
+fn certificates_that_cannot_be_made_or_read_are_explained() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path();
+    says(dir, &["cert", "init"]);
+    says(dir, &["cert", "issue", "e0", "--out", "e"]);
+    let no_cert = keel(dir, &["cert", "show", "e/e0-key.pem"]);
+    assert_eq!(no_cert.0, 65, "{}", no_cert.2);
+    let bad = keel(dir, &["cert", "issue", "e1", "--address", "10.0.0.0/8"]);
+    assert_eq!(
+        (
+            bad.0,
+            bad.2.contains("neither the name of a host nor an address")
+        ),
+        (65, true)
+    );
+    let half = keel(dir, &["--tls-ca", "ca.pem", "pool", "list"]);
+    assert_eq!(
+        (half.0, half.2.contains("--tls-certificate")),
+        (2, true),
+        "{}",
+        half.2
+    );
+}

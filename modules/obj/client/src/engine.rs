@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use obj_proto::{Op, check_label, wire};
+use rpc_tls::Identity;
 
 use crate::links::Links;
 use crate::{Container, ContainerInfo, ObjError, PoolInfo, PoolStatus};
@@ -27,7 +28,15 @@ impl Engine {
     /// # Errors
     /// Nobody answers there, or it does not speak our protocol.
     pub fn connect(addr: &str) -> Result<Engine, ObjError> {
-        let mut links = Links::new(addr);
+        Engine::connect_as(addr, None)
+    }
+
+    /// The same over TLS, with a certificate.
+    ///
+    /// # Errors
+    /// Likewise; and one side does not believe the other.
+    pub fn connect_as(addr: &str, identity: Option<Identity>) -> Result<Engine, ObjError> {
+        let mut links = Links::new(addr, identity);
         links.to(SYSTEM)?;
         Ok(Engine(Arc::new(Mutex::new(links))))
     }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use daos_errno::Der;
 use obj_proto::{Op, wire};
 use prost::Message;
-use rpc_wire::{Client, ClientError, Reply};
+use rpc_tls::Identity;
+use rpc_wire::{Client, ClientError, ClientOptions, Reply};
 
 use crate::ObjError;
 
@@ -31,6 +32,7 @@ fn random() -> u32 {
 /// The connections of one engine.
 pub(crate) struct Links {
     addr: String,
+    options: ClientOptions,
     open: BTreeMap<u32, Client>,
 }
 
@@ -41,9 +43,13 @@ pub(crate) struct Answer<M> {
 }
 
 impl Links {
-    pub(crate) fn new(addr: &str) -> Self {
+    pub(crate) fn new(addr: &str, identity: Option<Identity>) -> Self {
         Self {
             addr: addr.to_owned(),
+            options: ClientOptions {
+                tls: identity,
+                ..ClientOptions::default()
+            },
             open: BTreeMap::new(),
         }
     }
@@ -51,7 +57,7 @@ impl Links {
     /// The connection to an xstream: 0 the system's, 1 + t that of target t.
     pub(crate) fn to(&mut self, tag: u32) -> Result<&mut Client, ObjError> {
         if !self.open.contains_key(&tag) {
-            let client = Client::connect(self.addr.as_str(), tag)?;
+            let client = Client::connect_with(self.addr.as_str(), tag, self.options.clone())?;
             self.open.insert(tag, client);
         }
         self.open
@@ -250,7 +256,7 @@ mod tests {
             }
             ids
         });
-        let mut links = Links::new(&addr);
+        let mut links = Links::new(&addr, None);
         let req = wire::PoolListReq {};
         let rep = links.call::<wire::PoolListRep>(0, Op::PoolList, &req, &[], false);
         assert!(rep.is_ok_and(|rep| rep.message.pools.is_empty()));

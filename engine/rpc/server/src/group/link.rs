@@ -6,6 +6,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use daos_errno::Der;
 use spdk_thread::Thread;
 use spdk_thread::sync::Notify;
 
-use crate::bulk::BulkPools;
-use crate::metrics::Metrics;
+use crate::endpoint::Endpoint;
+use crate::fabric::Fabric;
 use crate::tcp::{ConnectError, TcpTransport};
 
 /// For a connection and its HELLO.
@@ -105,6 +106,8 @@ pub(crate) struct Link {
     not_before: Cell<u64>,
     why: Cell<Der>,
     silent: Cell<u32>,
+    /// The last attempt to connect was refused.
+    is_refused: Cell<bool>,
 }
 
 impl Link {
@@ -119,17 +122,17 @@ impl Link {
             not_before: Cell::new(0),
             why: Cell::new(Der::UNREACH),
             silent: Cell::new(0),
+            is_refused: Cell::new(false),
         })
     }
 
     /// The open connection, or one that is made now. `Err`: it cannot be made, or not before that time.
     pub(crate) async fn open(
         self: &Rc<Self>,
-        thread: &Thread,
+        endpoint: &Endpoint,
         tag: u32,
-        memory: &BulkPools,
-        metrics: &Metrics,
     ) -> Result<TcpTransport, (Der, u64)> {
+        let thread = endpoint.thread();
         let mut tried = false;
         loop {
             if let Some(open) = self
@@ -145,9 +148,10 @@ impl Link {
                     return Err((self.why.get(), self.not_before.get()));
                 }
                 self.connecting.set(true);
-                metrics.connects.increment(1);
+                endpoint.metrics.connects.increment(1);
                 // In a task of its own: who asks may give up, and others wait for it too.
-                let task = Rc::clone(self).connect(thread.clone(), tag, memory.clone());
+                let fabric = Arc::clone(endpoint.fabric());
+                let task = Rc::clone(self).connect(thread.clone(), tag, fabric);
                 if thread.spawn("rpc connect", task).is_err() {
                     self.connecting.set(false);
                     return Err((Der::NOMEM, thread.now() + FIRST_PAUSE_NS));
@@ -158,8 +162,9 @@ impl Link {
         }
     }
 
-    async fn connect(self: Rc<Self>, thread: Thread, tag: u32, memory: BulkPools) {
-        let made = TcpTransport::connect(self.address, tag, CONNECT, MAX_CALLS, memory);
+    async fn connect(self: Rc<Self>, thread: Thread, tag: u32, fabric: Arc<Fabric>) {
+        let (memory, security) = (fabric.bulk.clone(), fabric.options.tls.as_ref());
+        let made = TcpTransport::connect(self.address, tag, CONNECT, MAX_CALLS, memory, security);
         let Some(made) = self.closing.or(made).await else {
             return;
         };
@@ -169,13 +174,20 @@ impl Link {
                 *self.transport.borrow_mut() = Some(transport);
                 self.pause_ns.set(FIRST_PAUSE_NS);
                 self.silent.set(0);
+                self.is_refused.set(false);
             }
             Err(error) => {
                 let pause = self.pause_ns.get();
-                tracing::debug!(pause_ms = pause / 1_000_000, "{error}");
+                let is_silence = matches!(error, ConnectError::Unreachable { .. });
+                // Somebody is there and does not want us: said once in a row.
+                match !self.is_refused.replace(!is_silence) && !is_silence {
+                    true => tracing::warn!("{error}"),
+                    false => tracing::debug!(pause_ms = pause / 1_000_000, "{error}"),
+                }
                 self.why.set(match error {
                     ConnectError::Refused { der, .. } | ConnectError::Here(der) => der,
                     ConnectError::Unreachable { .. } => Der::UNREACH,
+                    ConnectError::Tls { .. } => Der::NO_PERM,
                 });
                 self.not_before.set(thread.now() + pause);
                 self.pause_ns.set((pause * 2).min(LONGEST_PAUSE_NS));

@@ -153,9 +153,7 @@ impl Ranks {
     ) -> Result<Reply, (Der, u64)> {
         let endpoint = &self.endpoint;
         let link = endpoint.links().get(member.rank, call.tag, member.address);
-        let memory = &endpoint.fabric().bulk;
-        let open = link.open(endpoint.thread(), call.tag, memory, &endpoint.metrics);
-        let transport = open.await?;
+        let transport = link.open(endpoint, call.tag).await?;
         let left = until.saturating_sub(endpoint.now());
         let after_ms = u32::try_from(left / 1_000_000).unwrap_or(u32::MAX).max(1);
         let bulk = call.bulk.take();

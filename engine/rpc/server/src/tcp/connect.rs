@@ -11,21 +11,25 @@ use std::task::Poll;
 use std::time::Duration;
 
 use daos_errno::Der;
+use rpc_tls::{Stream, TlsError};
 use rpc_wire::{
     Buffers, Decoder, FLAG_ENGINE, Frame, Header, HelloReply, HelloRequest, MAX_BODY, MAX_BULK,
     Opcode, PROTOCOL, Stamp, Step,
 };
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, connect, getsockname, socket_with, sockopt,
+};
 use spdk_env::DmaBuf;
 use spdk_thread::{TaskWaker, Thread, sleep_until, timeout, yield_now};
 use thiserror::Error;
 
 use super::out_queue::OutQueue;
-use super::socket::{Input, Socket};
+use super::socket::{Input, Socket, tls_error};
 use crate::bell::Bell;
 use crate::bulk::{Bulk, BulkPools};
 use crate::calls::{Calls, PendingCall, Reply};
+use crate::security::Security;
 use crate::table::Key;
 use crate::transport::Transport;
 
@@ -47,8 +51,16 @@ pub enum ConnectError {
         /// Why.
         source: io::Error,
     },
+    /// Somebody answers there, and one side does not believe the other.
+    #[error("cannot connect to engine {addr}: {error}")]
+    Tls {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        error: TlsError,
+    },
     /// The engine does not want this connection.
-    #[error("engine {addr} refused the connection for tag {tag}: {der}")]
+    #[error("engine {addr} refused the connection for tag {tag}: {der}{}", cure(*.der))]
     Refused {
         /// The address.
         addr: SocketAddr,
@@ -60,6 +72,13 @@ pub enum ConnectError {
     /// Not on a thread, or the thread takes no more tasks.
     #[error("no RPC connection can be made from here: {0}")]
     Here(Der),
+}
+
+fn cure(der: Der) -> &'static str {
+    match der {
+        Der::NO_PERM => "; it requires TLS: give this engine a [tls] section",
+        _ => "",
+    }
 }
 
 /// A connection to one xstream of another engine. Clones share it; the last one dropped closes it. Own xstream only.
@@ -81,6 +100,8 @@ struct Link {
     bell: Bell,
     calls: Rc<Calls>,
     closed: Cell<bool>,
+    /// Why it ended, if that was TLS.
+    refused: Cell<Option<TlsError>>,
 }
 
 impl Drop for Owner {
@@ -91,18 +112,35 @@ impl Drop for Owner {
 }
 
 impl TcpTransport {
-    /// Connects to the xstream of `tag` within `limit`. At most `max_calls` calls may be in flight (fewer if the
-    /// engine says so); bulk of their answers is received into `memory`.
+    /// Connects to the xstream of `tag` within `limit`, with TLS if `security` says so. At most `max_calls` calls may be in
+    /// flight (fewer if the engine says so); bulk of their answers is received into `memory`.
     pub async fn connect(
         addr: SocketAddr,
         tag: u32,
         limit: Duration,
         max_calls: usize,
         memory: BulkPools,
+        security: Option<&Security>,
     ) -> Result<TcpTransport, ConnectError> {
         let thread = spdk_thread::current().ok_or(ConnectError::Here(Der::UNINIT))?;
         let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
-        match timeout(limit, establish(&thread, addr, tag, max_calls, memory)).await {
+        let made = async {
+            let made = establish(&thread, (addr, tag), max_calls, memory.clone(), security).await;
+            match (made, security) {
+                // It has no certificate yet, and that is allowed.
+                (
+                    Err(ConnectError::Tls {
+                        error: TlsError::Plaintext,
+                        ..
+                    }),
+                    Some(security),
+                ) if !security.required => {
+                    establish(&thread, (addr, tag), max_calls, memory, None).await
+                }
+                (made, _) => made,
+            }
+        };
+        match timeout(limit, made).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError::Unreachable {
                 addr,
@@ -204,17 +242,12 @@ impl Transport for TcpTransport {
 
 async fn establish(
     thread: &Thread,
-    addr: SocketAddr,
-    tag: u32,
+    (addr, tag): (SocketAddr, u32),
     max_calls: usize,
     memory: BulkPools,
+    security: Option<&Security>,
 ) -> Result<TcpTransport, ConnectError> {
-    let socket = open(thread, addr)
-        .await
-        .map_err(|errno| ConnectError::Unreachable {
-            addr,
-            source: errno.into(),
-        })?;
+    let socket = open_secured(thread, addr, security).await?;
     let nothing = HelloReply {
         protocol: PROTOCOL,
         targets: 0,
@@ -228,6 +261,7 @@ async fn establish(
         bell: Bell::default(),
         calls: Calls::new(1),
         closed: Cell::new(false),
+        refused: Cell::new(None),
     });
     let transport = TcpTransport {
         owner: Rc::new(Owner(Rc::clone(&link))),
@@ -256,9 +290,9 @@ async fn establish(
     let answer = transport
         .call(tag, Opcode::HELLO, hello, None)
         .await
-        .map_err(|_| ConnectError::Unreachable {
-            addr,
-            source: io::ErrorKind::ConnectionReset.into(),
+        .map_err(|_| match link.refused.take() {
+            Some(error) => ConnectError::Tls { addr, error },
+            None => unreachable(addr, io::ErrorKind::ConnectionReset.into()),
         })?;
     let answer = answer.into_result().map_err(refused)?;
     let said = HelloReply::decode(&answer.body).filter(|said| said.protocol == PROTOCOL);
@@ -267,6 +301,39 @@ async fn establish(
     link.calls
         .set_max(max_calls.min(said.max_in_flight as usize).max(1));
     Ok(transport)
+}
+
+/// A connected socket, past the handshake if it has one.
+async fn open_secured(
+    thread: &Thread,
+    addr: SocketAddr,
+    security: Option<&Security>,
+) -> Result<Socket, ConnectError> {
+    let opened = open(thread, addr).await;
+    let mut socket = opened.map_err(|errno| unreachable(addr, errno.into()))?;
+    if let Some(security) = security.filter(|security| is_secured(security, &socket, addr)) {
+        let stream = Stream::client(&security.identity, &addr.ip().to_string());
+        socket.secure(stream.map_err(|error| ConnectError::Tls { addr, error })?);
+        let shaken = socket.handshake().await;
+        shaken.map_err(|error| unreachable(addr, error))?;
+    }
+    Ok(socket)
+}
+
+fn unreachable(addr: SocketAddr, source: io::Error) -> ConnectError {
+    match tls_error(&source) {
+        Some(error) => ConnectError::Tls {
+            addr,
+            error: error.clone(),
+        },
+        None => ConnectError::Unreachable { addr, source },
+    }
+}
+
+fn is_secured(security: &Security, socket: &Socket, peer: SocketAddr) -> bool {
+    let local = getsockname(socket.fd()).ok();
+    let local = local.and_then(|addr| SocketAddr::try_from(addr).ok());
+    !local.is_some_and(|local| security.exempts(local.ip(), peer.ip()))
 }
 
 /// A connected, watched socket.
@@ -284,7 +351,7 @@ async fn open(thread: &Thread, addr: SocketAddr) -> Result<Socket, Errno> {
     )?;
     sockopt::set_tcp_nodelay(&fd, true)?;
     let begun = connect(&fd, &addr);
-    let socket = Socket::new(thread, fd);
+    let socket = Socket::new(thread, fd, None);
     match begun {
         Ok(()) => Ok(socket),
         Err(Errno::INPROGRESS | Errno::INTR) => {
@@ -357,13 +424,23 @@ impl Runner {
             }
         };
         tracing::debug!(peer = %self.link.peer, "outgoing RPC connection ended: {end}");
+        if let End::Io(error) = &end {
+            self.link.refused.set(tls_error(error).cloned());
+        }
     }
 
     fn turn(&mut self) -> Result<bool, End> {
         if self.link.closed.get() {
             return Err(End::Owner);
         }
-        self.link.out.flush(&self.socket, drop)?;
+        let written = self.link.out.flush(&self.socket, drop);
+        // Why the engine closed comes before the fact that it did.
+        let more = self.receive()?;
+        written?;
+        Ok(more)
+    }
+
+    fn receive(&mut self) -> Result<bool, End> {
         let (mut answers, mut bytes) = (0, 0);
         self.memory.held = false;
         loop {

@@ -6,21 +6,27 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use daos_errno::Der;
+use rpc_tls::Stream;
 use rpc_wire::{
     FLAG_RESPONSE, HEADER_LEN, Header, HeaderError, HelloReply, HelloRequest, Opcode, Outgoing,
     PROTOCOL,
 };
+use rustix::net::getsockname;
 use spdk_thread::{Elapsed, timeout};
 use thiserror::Error;
 
-use super::socket::{Input, Socket};
+use super::socket::{Input, Socket, tls_error};
 use crate::endpoint::{Endpoint, Phase};
 use crate::home::{Message, NewConnection};
+use crate::security::Security;
 
 /// Longest HELLO body that is read: later releases may say more than this one knows.
 const MAX_HELLO: usize = 256;
+/// A refused peer has so long to read why before the connection is closed.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// Why a connection got no owner.
 #[derive(Debug, Error)]
@@ -31,6 +37,14 @@ enum Refusal {
     Io(#[from] io::Error),
     #[error("{0}")]
     Framing(#[from] HeaderError),
+    #[error(
+        "it speaks TLS, which this engine has no certificate for: give it a [tls] section, or the peer none"
+    )]
+    Tls,
+    #[error(
+        "it speaks without TLS, which this engine requires: give the peer a certificate (`keel cert issue`), or set `tls.required = false` until all have one"
+    )]
+    Plaintext,
     #[error("no whole HELLO within handshake_timeout")]
     Timeout(#[from] Elapsed),
     #[error("its first frame is not a HELLO but {0}")]
@@ -49,6 +63,9 @@ impl Refusal {
     /// What the peer is told, if it has shown that it understands frames.
     fn der(&self) -> Option<Der> {
         match self {
+            Refusal::Plaintext => Some(Der::NO_PERM),
+            // No frame that it could read, but it sees that nobody here speaks TLS.
+            Refusal::Tls => Some(Der::PROTO),
             Refusal::Protocol(_)
             | Refusal::NotHello(_)
             | Refusal::Framing(HeaderError::Version(_)) => Some(Der::PROTO),
@@ -62,18 +79,21 @@ impl Refusal {
 
 /// Reads the HELLO and sends the socket to its owner, or refuses it. Runs as a ULT of the system xstream.
 pub(super) async fn greet(endpoint: Rc<Endpoint>, fd: OwnedFd, peer: SocketAddr) {
-    let socket = Socket::new(endpoint.thread(), fd);
+    let mut socket = Socket::new(endpoint.thread(), fd, None);
     let mut hello = Header::default();
-    let limit =
-        u64::try_from(endpoint.fabric().options.handshake_timeout.as_nanos()).unwrap_or(u64::MAX);
-    let read = timeout(limit, read_hello(&socket, &mut hello)).await;
+    let limit = nanos(endpoint.fabric().options.handshake_timeout);
+    let security = endpoint.fabric().options.tls.as_ref();
+    let read = timeout(limit, introduce(&mut socket, security, peer, &mut hello)).await;
     let request = read.map_err(Refusal::from).and_then(|inner| inner);
     let result = request.and_then(|request| place(&endpoint, request));
+    let certificate = socket.certificate();
     match result {
-        Ok((home, permit)) => match socket.into_fd() {
+        Ok((home, permit)) => match socket.into_parts() {
             // The owner answers the HELLO: who is told yes is already served.
-            Ok(socket) => home.post_answer(Message::Adopt(NewConnection {
+            Ok((socket, tls)) => home.post_answer(Message::Adopt(NewConnection {
                 socket,
+                tls,
+                may_be_engine: certificate.is_none_or(|certificate| certificate.may_serve),
                 peer,
                 hello_id: hello.request_id,
                 permit,
@@ -81,14 +101,58 @@ pub(super) async fn greet(endpoint: Rc<Endpoint>, fd: OwnedFd, peer: SocketAddr)
             Err(error) => tracing::warn!(%peer, "cannot hand an RPC connection over: {error}"),
         },
         Err(refusal) => {
+            endpoint.metrics.refused.increment(1);
             if let Some(left_out) = endpoint.log_gate.pass(endpoint.now()) {
                 tracing::warn!(%peer, left_out, "RPC connection refused: {refusal}");
             }
             if let Some(der) = refusal.der() {
                 refuse(&endpoint, &socket, &hello, der);
             }
+            let heard = match &refusal {
+                Refusal::Io(error) => tls_error(error).is_some(),
+                _ => refusal.der().is_some(),
+            };
+            if heard {
+                // An error: it has not read it, or does not close. It had its time.
+                let _ = timeout(nanos(PARTING), socket.part()).await;
+            }
         }
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// TLS, if the peer begins with it or has to, then the HELLO.
+async fn introduce(
+    socket: &mut Socket,
+    security: Option<&Security>,
+    peer: SocketAddr,
+    hello: &mut Header,
+) -> Result<HelloRequest, Refusal> {
+    let first = socket.first_byte().await?.ok_or(Refusal::Closed)?;
+    match security {
+        None if rpc_tls::is_tls(first) => return Err(Refusal::Tls),
+        Some(security) if rpc_tls::is_tls(first) => {
+            let stream = Stream::server(&security.identity);
+            socket.secure(stream.map_err(io::Error::other)?);
+            socket.handshake().await?;
+        }
+        Some(security) if security.required && !is_exempt(security, socket, peer) => {
+            // Its HELLO is read for the answer, which says why.
+            read_hello(socket, hello).await?;
+            return Err(Refusal::Plaintext);
+        }
+        _ => {}
+    }
+    read_hello(socket, hello).await
+}
+
+fn is_exempt(security: &Security, socket: &Socket, peer: SocketAddr) -> bool {
+    let local = getsockname(socket.fd()).ok();
+    let local = local.and_then(|addr| SocketAddr::try_from(addr).ok());
+    local.is_some_and(|local| security.exempts(local.ip(), peer.ip()))
 }
 
 type Place = (Arc<crate::home::Home>, crate::fabric::ConnectionPermit);

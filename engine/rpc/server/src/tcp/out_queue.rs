@@ -49,6 +49,7 @@ impl OutQueue {
         socket: &Socket,
         mut recycle: impl FnMut(Vec<u8>),
     ) -> io::Result<usize> {
+        socket.flush()?;
         let mut total = 0;
         while self.bytes.get() > 0 {
             let mut frames = self.frames.borrow_mut();

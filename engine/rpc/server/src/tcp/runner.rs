@@ -58,6 +58,8 @@ enum End {
 pub(crate) fn adopt(endpoint: &Rc<Endpoint>, connection: NewConnection) {
     let NewConnection {
         socket,
+        tls,
+        may_be_engine,
         peer,
         hello_id,
         permit,
@@ -65,7 +67,7 @@ pub(crate) fn adopt(endpoint: &Rc<Endpoint>, connection: NewConnection) {
     if endpoint.phase() != Phase::Serving {
         return;
     }
-    let session = Session::new(peer);
+    let session = Session::new(peer, may_be_engine);
     let Some(key) = endpoint.add_session(Rc::clone(&session)) else {
         return;
     };
@@ -92,7 +94,7 @@ pub(crate) fn adopt(endpoint: &Rc<Endpoint>, connection: NewConnection) {
             held: None,
             _permit: permit,
         },
-        socket: Socket::new(endpoint.thread(), socket),
+        socket: Socket::new(endpoint.thread(), socket, tls),
         decoder: Decoder::new(READ_AHEAD),
         ended: false,
         frame_since: None,
@@ -211,7 +213,7 @@ impl Runner {
         // What handlers answered at once leaves in this turn.
         self.flush()?;
         let session = &self.link.session;
-        if (draining || self.ended) && session.in_flight.get() == 0 && session.out.bytes() == 0 {
+        if (draining || self.ended) && session.in_flight.get() == 0 && self.unsent() == 0 {
             return Err(if self.ended {
                 End::Closed
             } else {
@@ -220,6 +222,11 @@ impl Runner {
         }
         self.check_deadlines()?;
         Ok(more)
+    }
+
+    /// Bytes of answers that the kernel has not taken.
+    fn unsent(&self) -> usize {
+        self.link.session.out.bytes() + self.socket.unsent()
     }
 
     fn flush(&mut self) -> Result<(), End> {
@@ -232,11 +239,12 @@ impl Runner {
         if sent > 0 {
             endpoint.metrics.sent_bytes.increment(sent as u64);
         }
-        if sent > 0 || self.link.session.out.bytes() == 0 {
+        let unsent = self.unsent();
+        if sent > 0 || unsent == 0 {
             self.stalled_since = None;
         }
-        if self.link.session.out.bytes() > 0 && self.stalled_since.is_none() {
-            self.stalled_since = Some(endpoint.now());
+        if unsent > 0 && self.stalled_since.is_none() {
+            self.stalled_since = Some(self.link.endpoint.now());
         }
         Ok(())
     }
@@ -327,6 +335,7 @@ impl Runner {
         let request = Request::new(info, body, bulk, route);
         match damage {
             None if from_engine && stamp.is_none() => request.reply_error(Der::PROTO),
+            None if from_engine && !session.may_be_engine => request.reply_error(Der::NO_PERM),
             None => endpoint.admit(request),
             Some(damage) => {
                 endpoint.metrics.damaged.increment(1);
@@ -361,7 +370,7 @@ impl Runner {
             return Err(End::FrameTimeout);
         }
         if passed(self.stalled_since, options.write_timeout, now) {
-            return Err(End::WriteTimeout(self.link.session.out.bytes()));
+            return Err(End::WriteTimeout(self.unsent()));
         }
         Ok(())
     }

@@ -14,6 +14,8 @@ use crate::request::Answer;
 /// One connection as its xstream's other code sees it; its ULT ([`super::runner`]) does the I/O.
 pub(crate) struct Session {
     pub(super) peer: SocketAddr,
+    /// Whether its calls may carry an engine's stamp.
+    pub(super) may_be_engine: bool,
     pub(super) out: OutQueue,
     pub(super) bell: Bell,
     /// Requests given to handlers and not answered.
@@ -26,9 +28,10 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(peer: SocketAddr) -> Rc<Session> {
+    pub(super) fn new(peer: SocketAddr, may_be_engine: bool) -> Rc<Session> {
         Rc::new(Session {
             peer,
+            may_be_engine,
             out: OutQueue::default(),
             bell: Bell::default(),
             in_flight: Cell::new(0),

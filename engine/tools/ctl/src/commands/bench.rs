@@ -1,8 +1,8 @@
-//! `keel bench bdev|message|idle|ult|sched|tls|iv|drpc|nvme`: runs in this process, needs no engine; `control` is in a file of its own.
+//! `keel bench bdev|message|idle|ult|sched|tls|iv|rpc|drpc|nvme`: runs in this process, needs no engine; `control` is in a file of its own.
 
-use engine_bench::{Latency, bdev, drpc, idle, iv, message, nvme, peer, sched, tls, ult};
+use engine_bench::{Latency, bdev, drpc, idle, iv, message, nvme, peer, rpc, sched, tls, ult};
 
-use crate::cli::{Bench, BenchBdev, BenchNvme, BenchPeer, BenchSched, Cli};
+use crate::cli::{Bench, BenchBdev, BenchNvme, BenchPeer, BenchRpc, BenchSched, Cli};
 use crate::commands::bench_control;
 use crate::error::{CliError, Exit};
 use crate::output::{show, table};
@@ -57,6 +57,7 @@ pub(crate) fn run(cli: &Cli, command: &Bench) -> Result<(), CliError> {
                 )
             },
         ),
+        Bench::Rpc(options) => self::rpc(cli, options),
         Bench::Drpc(options) => show(
             cli.output,
             &drpc::run(options.seconds).map_err(failed)?,
@@ -84,6 +85,22 @@ fn message(cli: &Cli, options: &BenchPeer) -> Result<(), CliError> {
             r.cores[0],
             r.cores[1],
             latency(&r.round_trip_us)
+        )
+    })
+}
+
+fn rpc(cli: &Cli, options: &BenchRpc) -> Result<(), CliError> {
+    let measure = || rpc::run(options.peer.seconds, options.certificates.clone());
+    if let Some(peer) = &options.peer.peer {
+        return compared(cli, peer, options.peer.rounds, || Ok(measure()?.figures()));
+    }
+    show(cli.output, &measure().map_err(failed)?, |r| {
+        format!(
+            "a call of 64 bytes {}\n{:.0} MiB/s of requests' data, {:.0} MiB/s of answers'{}",
+            latency(&r.echo_us),
+            r.push_mib_per_s,
+            r.pull_mib_per_s,
+            if r.tls { ", over TLS" } else { "" }
         )
     })
 }

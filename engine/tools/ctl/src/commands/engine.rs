@@ -41,6 +41,9 @@ fn status_text(status: &keel::EngineStatus) -> String {
             status.metrics_address
         ));
     }
+    if !status.tls.is_empty() {
+        out.push_str(&format!("  TLS {}\n", status.tls));
+    }
     let targets: Vec<Vec<String>> = status
         .targets
         .iter()
