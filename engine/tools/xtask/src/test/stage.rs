@@ -132,6 +132,10 @@ pub(crate) fn all(root: &Path) -> Vec<Stage> {
                 "warnings",
             ],
         ),
+        Stage {
+            name: "libspdk",
+            work: libspdk(),
+        },
         // Tests start the daemon and load modules: programs and shared libraries must be there.
         cargo("build", &["build", "--workspace"]),
         tests(),
@@ -149,6 +153,25 @@ pub(crate) fn all(root: &Path) -> Vec<Stage> {
             &["run", "--quiet", "--package", "vm_tests", "--", "run"],
         ),
     ]
+}
+
+/// The Rust half of what links C SPDK: checked where there is no SPDK, so that it does not rot.
+fn libspdk() -> Work {
+    Work::Cargo {
+        args: &[
+            "clippy",
+            "--package",
+            "spdk_sys",
+            "--features",
+            "spdk_sys/libspdk",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        env: vec![("SPDK_CHECK_ONLY", "1".into())],
+        needs: None,
+    }
 }
 
 /// Rings, threads and the hand-over to sleep under loom's model checker: other flags, so a target directory of its own, or everything else would be rebuilt.

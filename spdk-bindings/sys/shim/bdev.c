@@ -1,0 +1,314 @@
+/* Block devices: descriptors with their events, channels with their completions. */
+#include "shim.h"
+
+#include "spdk/bdev_module.h"
+
+/* Facts about an open device; ours, so that Rust knows the layout. */
+struct ks_bdev_facts {
+	uint64_t num_blocks;
+	uint32_t block_size;
+	uint32_t optimal_io_blocks;
+	uint32_t md_size;
+	/* Bytes that buffers must be aligned to. */
+	uint32_t buf_align;
+	uint8_t uuid[16];
+	/* 1 write, 2 unmap, 4 flush, 8 write zeroes, 16 volatile write cache */
+	uint32_t abilities;
+	char module[44];
+};
+
+/* `event`: 0 removed, 1 resized. Called on the thread that opened. */
+typedef void (*ks_bdev_event_fn)(int event, uint64_t num_blocks, void *arg);
+
+struct ks_desc {
+	struct spdk_bdev_desc *desc;
+	ks_bdev_event_fn event;
+	void *arg;
+};
+
+static void
+ks_event(enum spdk_bdev_event_type type, struct spdk_bdev *bdev, void *ctx)
+{
+	struct ks_desc *desc = ctx;
+
+	switch (type) {
+	case SPDK_BDEV_EVENT_REMOVE:
+		desc->event(0, 0, desc->arg);
+		break;
+	case SPDK_BDEV_EVENT_RESIZE:
+		desc->event(1, spdk_bdev_get_num_blocks(bdev), desc->arg);
+		break;
+	default:
+		break;
+	}
+}
+
+/* Opens a device by name; `event` is called until ks_bdev_close. On the current thread. */
+int
+ks_bdev_open(const char *name, int write, ks_bdev_event_fn event, void *arg, struct ks_desc **out)
+{
+	struct ks_desc *desc = calloc(1, sizeof(*desc));
+	int rc;
+
+	if (desc == NULL) {
+		return -ENOMEM;
+	}
+	desc->event = event;
+	desc->arg = arg;
+	rc = spdk_bdev_open_ext(name, write, ks_event, desc, &desc->desc);
+	if (rc != 0) {
+		free(desc);
+		return rc;
+	}
+	*out = desc;
+	return 0;
+}
+
+/* On the thread that opened, after the last channel is gone. */
+void
+ks_bdev_close(struct ks_desc *desc)
+{
+	spdk_bdev_close(desc->desc);
+	free(desc);
+}
+
+void
+ks_bdev_facts(struct ks_desc *desc, struct ks_bdev_facts *facts)
+{
+	struct spdk_bdev *bdev = spdk_bdev_desc_get_bdev(desc->desc);
+	uint32_t boundary = spdk_bdev_get_optimal_io_boundary(bdev);
+
+	memset(facts, 0, sizeof(*facts));
+	facts->num_blocks = spdk_bdev_get_num_blocks(bdev);
+	facts->block_size = spdk_bdev_get_block_size(bdev);
+	facts->optimal_io_blocks = boundary > 0 ? boundary : 1;
+	facts->md_size = spdk_bdev_get_md_size(bdev);
+	facts->buf_align = (uint32_t)spdk_bdev_get_buf_align(bdev);
+	memcpy(facts->uuid, spdk_bdev_get_uuid(bdev), sizeof(facts->uuid));
+	facts->abilities = (spdk_bdev_io_type_supported(bdev, SPDK_BDEV_IO_TYPE_WRITE) ? 1 : 0) |
+			   (spdk_bdev_io_type_supported(bdev, SPDK_BDEV_IO_TYPE_UNMAP) ? 2 : 0) |
+			   (spdk_bdev_io_type_supported(bdev, SPDK_BDEV_IO_TYPE_FLUSH) ? 4 : 0) |
+			   (spdk_bdev_io_type_supported(bdev, SPDK_BDEV_IO_TYPE_WRITE_ZEROES) ? 8 : 0) |
+			   (spdk_bdev_has_write_cache(bdev) ? 16 : 0);
+	snprintf(facts->module, sizeof(facts->module), "%s", spdk_bdev_get_module_name(bdev));
+}
+
+/* The n-th device's name into `name`; 0, or -ENODEV past the last. On an SPDK thread. */
+int
+ks_bdev_name(size_t n, char *name, size_t length)
+{
+	struct spdk_bdev *bdev = spdk_bdev_first();
+
+	for (; bdev != NULL && n > 0; n--) {
+		bdev = spdk_bdev_next(bdev);
+	}
+	if (bdev == NULL) {
+		return -ENODEV;
+	}
+	snprintf(name, length, "%s", spdk_bdev_get_name(bdev));
+	return 0;
+}
+
+struct ks_channel;
+
+struct ks_io {
+	struct ks_channel *channel;
+	uint32_t tag;
+	/* A flush follows the write. */
+	uint32_t fua;
+};
+
+/* What is done, for the owner to take; ours. `status` is 0 or a negative errno. */
+struct ks_done {
+	uint32_t tag;
+	int32_t status;
+};
+
+/*
+ * One thread's channel on a device, for I/Os numbered from 0 to capacity - 1. Every I/O that was submitted has exactly one entry in
+ * `done`, which therefore cannot overflow between two calls of ks_channel_take.
+ */
+struct ks_channel {
+	struct spdk_bdev_desc *desc;
+	struct spdk_io_channel *channel;
+	uint64_t num_blocks;
+	uint32_t capacity;
+	uint32_t outstanding;
+	uint32_t done_count;
+	/* Set by ks_channel_free: the last I/O takes the memory with it. */
+	void (*orphaned)(void *);
+	void *orphan;
+	struct ks_done *done;
+	struct ks_io *ios;
+};
+
+static void
+ks_channel_end(struct ks_channel *channel)
+{
+	if (channel->channel != NULL) {
+		spdk_put_io_channel(channel->channel);
+	}
+	free(channel->done);
+	free(channel->ios);
+	free(channel);
+}
+
+struct ks_channel *
+ks_channel_new(struct ks_desc *desc, uint32_t capacity)
+{
+	struct ks_channel *channel = calloc(1, sizeof(*channel));
+	uint32_t tag;
+
+	if (channel == NULL) {
+		return NULL;
+	}
+	channel->desc = desc->desc;
+	channel->capacity = capacity;
+	channel->done = calloc(capacity, sizeof(*channel->done));
+	channel->ios = calloc(capacity, sizeof(*channel->ios));
+	if (channel->done != NULL && channel->ios != NULL) {
+		channel->channel = spdk_bdev_get_io_channel(desc->desc);
+	}
+	if (channel->channel == NULL) {
+		ks_channel_end(channel);
+		return NULL;
+	}
+	for (tag = 0; tag < capacity; tag++) {
+		channel->ios[tag].channel = channel;
+		channel->ios[tag].tag = tag;
+	}
+	return channel;
+}
+
+/*
+ * Lets go of the channel on its thread. With I/O outstanding it lives on, with its owner's buffers, and `orphaned(orphan)` is called on
+ * the same thread when the last has come back; without, at once. Either way exactly one call.
+ */
+void
+ks_channel_free(struct ks_channel *channel, void (*orphaned)(void *), void *orphan)
+{
+	if (channel->outstanding == 0) {
+		ks_channel_end(channel);
+		orphaned(orphan);
+		return;
+	}
+	channel->orphaned = orphaned;
+	channel->orphan = orphan;
+}
+
+static void
+ks_finish(struct ks_io *io, int status)
+{
+	struct ks_channel *channel = io->channel;
+
+	channel->outstanding--;
+	if (spdk_unlikely(channel->orphaned != NULL)) {
+		if (channel->outstanding == 0) {
+			void (*orphaned)(void *) = channel->orphaned;
+			void *orphan = channel->orphan;
+
+			ks_channel_end(channel);
+			orphaned(orphan);
+		}
+		return;
+	}
+	channel->done[channel->done_count].tag = io->tag;
+	channel->done[channel->done_count].status = status;
+	channel->done_count++;
+}
+
+static int
+ks_status(struct spdk_bdev_io *bdev_io)
+{
+	int sc, sct, result;
+	uint32_t cdw0;
+
+	switch (bdev_io->internal.status) {
+	case SPDK_BDEV_IO_STATUS_NOMEM:
+		return -ENOMEM;
+	case SPDK_BDEV_IO_STATUS_ABORTED:
+		return -ECANCELED;
+	case SPDK_BDEV_IO_STATUS_AIO_ERROR:
+		spdk_bdev_io_get_aio_status(bdev_io, &result);
+		return result < 0 ? result : -EIO;
+	case SPDK_BDEV_IO_STATUS_NVME_ERROR:
+		spdk_bdev_io_get_nvme_status(bdev_io, &cdw0, &sct, &sc);
+		/* Generic: aborted because the queue was deleted; path: aborted by the host. */
+		return (sct == 0 && sc == 0x08) || (sct == 3 && sc == 0x71) ? -ENODEV : -EIO;
+	default:
+		return -EIO;
+	}
+}
+
+static void
+ks_complete(struct spdk_bdev_io *bdev_io, bool success, void *ctx)
+{
+	struct ks_io *io = ctx;
+	int status = spdk_likely(success) ? 0 : ks_status(bdev_io);
+
+	spdk_bdev_free_io(bdev_io);
+	if (spdk_unlikely(io->fua) && status == 0) {
+		io->fua = 0;
+		status = spdk_bdev_flush_blocks(io->channel->desc, io->channel->channel, 0,
+						io->channel->num_blocks, ks_complete, io);
+		if (status == 0) {
+			return;
+		}
+	}
+	ks_finish(io, status);
+}
+
+/*
+ * Starts I/O `tag`, which must not be outstanding. 0, or a negative errno and nothing has started (-ENOMEM: try again after the
+ * next completion). op: 0 read, 1 write, 2 write zeroes, 3 unmap, 4 flush. num_blocks of the device for flushes.
+ */
+int
+ks_submit(struct ks_channel *channel, uint32_t tag, int op, int fua, void *buf, uint64_t lba, uint64_t blocks)
+{
+	struct ks_io *io = &channel->ios[tag];
+	int rc;
+
+	io->fua = 0;
+	channel->outstanding++;
+	switch (op) {
+	case 0:
+		rc = spdk_bdev_read_blocks(channel->desc, channel->channel, buf, lba, blocks, ks_complete, io);
+		break;
+	case 1:
+		io->fua = (uint32_t)fua;
+		rc = spdk_bdev_write_blocks(channel->desc, channel->channel, buf, lba, blocks, ks_complete, io);
+		break;
+	case 2:
+		io->fua = (uint32_t)fua;
+		rc = spdk_bdev_write_zeroes_blocks(channel->desc, channel->channel, lba, blocks, ks_complete, io);
+		break;
+	case 3:
+		rc = spdk_bdev_unmap_blocks(channel->desc, channel->channel, lba, blocks, ks_complete, io);
+		break;
+	default:
+		rc = spdk_bdev_flush_blocks(channel->desc, channel->channel, lba, blocks, ks_complete, io);
+		break;
+	}
+	if (spdk_unlikely(rc != 0)) {
+		channel->outstanding--;
+	}
+	return rc;
+}
+
+/* How much of the device a flush covers that follows a write with FUA. */
+void
+ks_channel_set_size(struct ks_channel *channel, uint64_t num_blocks)
+{
+	channel->num_blocks = num_blocks;
+}
+
+/* The finished I/Os since the last call; valid until the next I/O finishes. */
+uint32_t
+ks_channel_take(struct ks_channel *channel, const struct ks_done **done)
+{
+	uint32_t count = channel->done_count;
+
+	channel->done_count = 0;
+	*done = channel->done;
+	return count;
+}

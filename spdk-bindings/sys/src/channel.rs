@@ -1,0 +1,257 @@
+//! [`Channel`]: one thread's way to a device.
+#![allow(unsafe_code, reason = "gives buffers to SPDK and takes them back")]
+//! - **C1** `raw` is live from `ks_channel_new` to `ks_channel_free`, on the thread of `core`; the descriptor outlives it (`opened`).
+//! - **C2** a buffer that SPDK has is in `slots`, which lives until SPDK has given all of them back: `drop` leaves the slots to
+//!   `ks_channel_free` as its orphan.
+//! - **C3** a tag is given to SPDK only while its slot is free, and `ks_channel_take` names it once.
+
+use core::ffi::{c_int, c_void};
+use core::fmt;
+use core::ptr::{self, NonNull};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use spdk_env::DmaBuf;
+
+use crate::bdev::{Bdev, Opened};
+use crate::ffi;
+use crate::thread::{Core, Thread};
+
+/// What is asked of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Op {
+    /// Into the buffer.
+    Read = 0,
+    /// From the buffer.
+    Write = 1,
+    /// Without a buffer.
+    WriteZeroes = 2,
+    /// Without a buffer.
+    Unmap = 3,
+    /// Without a buffer.
+    Flush = 4,
+}
+
+/// Why an I/O was not started; the buffer comes back with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// SPDK has no room for it now; there will be when another one is back.
+    #[error("SPDK has no room for another I/O")]
+    Busy,
+    /// The device is to go.
+    #[error("the device was removed")]
+    Removed,
+    /// The number is out of range or in use.
+    #[error("an I/O of this number is out, or it is too large")]
+    Tag,
+    /// There is no buffer, or a shorter one than the I/O.
+    #[error("the buffer does not hold the I/O")]
+    Buffer,
+    /// SPDK's error: a range beyond the end, an operation that the device does not know.
+    #[error("SPDK refuses it: {}", std::io::Error::from_raw_os_error(*.0))]
+    Errno(i32),
+}
+
+/// The end of an I/O.
+#[derive(Debug)]
+#[must_use = "it carries the buffer of the I/O"]
+pub struct Finished {
+    /// Its number.
+    pub tag: u32,
+    /// Its buffer.
+    pub buf: Option<DmaBuf>,
+    /// 0, or the system's error number.
+    pub errno: i32,
+}
+
+#[derive(Default)]
+struct Slot {
+    buf: Option<DmaBuf>,
+    is_out: bool,
+}
+
+/// One thread's channel on a device (`struct spdk_io_channel`), for I/Os that are numbered by their user; `!Send`. Dropping it with
+/// I/O out leaves the buffers to SPDK until the last is back.
+///
+/// ```compile_fail,E0277
+/// fn goes_elsewhere(channel: spdk_sys::Channel) {
+///     std::thread::spawn(move || drop(channel));
+/// }
+/// ```
+pub struct Channel {
+    raw: NonNull<ffi::Channel>,
+    slots: Box<[Slot]>,
+    out: u32,
+    block_size: u64,
+    opened: Arc<Opened>,
+    core: Rc<Core>,
+}
+
+impl Channel {
+    /// A channel for at most `capacity` I/Os at a time. `None`: SPDK has no memory or no queue pair left.
+    #[must_use]
+    pub fn new<M: Send>(bdev: &Bdev, thread: &Thread<M>, capacity: u32) -> Option<Channel> {
+        let opened = Arc::clone(bdev.opened());
+        let core = Rc::clone(thread.core());
+        let entered = core.enter();
+        // SAFETY: the thread is current; the descriptor is open (B1 of bdev.rs).
+        let raw = NonNull::new(unsafe { ffi::ks_channel_new(opened.raw().as_ptr(), capacity) })?;
+        // SAFETY: C1.
+        unsafe { ffi::ks_channel_set_size(raw.as_ptr(), bdev.num_blocks()) };
+        drop(entered);
+        Some(Channel {
+            raw,
+            slots: (0..capacity).map(|_| Slot::default()).collect(),
+            out: 0,
+            block_size: u64::from(opened.facts.block_size),
+            opened,
+            core,
+        })
+    }
+
+    /// Starts an I/O of `blocks` blocks from `lba`. With `fua`, writes are flushed before they finish. The buffer belongs to the I/O until
+    /// [`Channel::reap`] gives it back.
+    ///
+    /// # Errors
+    /// [`Refused`], with the buffer; nothing was started.
+    #[inline]
+    pub fn submit(
+        &mut self,
+        tag: u32,
+        op: Op,
+        fua: bool,
+        lba: u64,
+        blocks: u32,
+        buf: Option<DmaBuf>,
+    ) -> Result<(), (Refused, Option<DmaBuf>)> {
+        let Some(slot) = self.slots.get_mut(tag as usize).filter(|slot| !slot.is_out) else {
+            return Err((Refused::Tag, buf));
+        };
+        let data = match (&buf, op) {
+            (_, Op::WriteZeroes | Op::Unmap | Op::Flush) => ptr::null_mut(),
+            (Some(buf), _) if u64::from(blocks) * self.block_size <= buf.len() as u64 => {
+                buf.as_ptr().cast_mut().cast()
+            }
+            _ => return Err((Refused::Buffer, buf)),
+        };
+        if self.opened.state.removed.load(Ordering::Relaxed) {
+            return Err((Refused::Removed, buf));
+        }
+        let _entered = self.core.enter();
+        // SAFETY: C1, C3; the buffer holds the I/O and stays in its slot until it is back (C2); its bytes are reached through the pointer that
+        // it was made with.
+        let rc = unsafe {
+            ffi::ks_submit(
+                self.raw.as_ptr(),
+                tag,
+                op as c_int,
+                c_int::from(fua),
+                data,
+                lba,
+                u64::from(blocks),
+            )
+        };
+        match rc {
+            0 => {
+                slot.buf = buf;
+                slot.is_out = true;
+                self.out += 1;
+                Ok(())
+            }
+            NO_MEMORY => Err((Refused::Busy, buf)),
+            error => Err((Refused::Errno(error.saturating_neg()), buf)),
+        }
+    }
+
+    /// Hands what has finished since the last call to `done`; returns how many. I/O finishes in turns of the thread.
+    #[inline]
+    pub fn reap(&mut self, mut done: impl FnMut(Finished)) -> u32 {
+        if self.out == 0 {
+            return 0;
+        }
+        let mut first = ptr::null();
+        // SAFETY: C1.
+        let count = unsafe { ffi::ks_channel_take(self.raw.as_ptr(), &raw mut first) };
+        for place in 0..count as usize {
+            // SAFETY: the shim says how many there are; they stay until the next I/O finishes, and none does before the thread's next turn.
+            let ffi::Done { tag, status } = unsafe { *first.add(place) };
+            let Some(slot) = self.slots.get_mut(tag as usize) else {
+                continue;
+            };
+            slot.is_out = false;
+            self.out -= 1;
+            done(Finished {
+                tag,
+                buf: slot.buf.take(),
+                errno: status.saturating_neg(),
+            });
+        }
+        count
+    }
+
+    /// I/Os that are out.
+    #[must_use]
+    pub fn outstanding(&self) -> u32 {
+        self.out
+    }
+
+    /// I/Os that may be.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// Whether the device is to go: the channel should, too, when its I/O is back.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.opened.state.removed.load(Ordering::Acquire)
+    }
+}
+
+const NO_MEMORY: i32 = -12;
+
+/// What a channel leaves behind while its I/O is out.
+struct Orphan {
+    _slots: Box<[Slot]>,
+    _opened: Arc<Opened>,
+    core: Rc<Core>,
+}
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        self.core.adopted();
+    }
+}
+
+unsafe extern "C" fn orphaned(orphan: *mut c_void) {
+    // SAFETY: made by `drop`, given back once, on the same thread.
+    drop(unsafe { Box::from_raw(orphan.cast::<Orphan>()) });
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        let orphan = Box::new(Orphan {
+            _slots: core::mem::take(&mut self.slots),
+            _opened: Arc::clone(&self.opened),
+            core: Rc::clone(&self.core),
+        });
+        self.core.orphan();
+        let _entered = self.core.enter();
+        // SAFETY: C1; C2: the orphan holds what SPDK still uses.
+        unsafe {
+            ffi::ks_channel_free(self.raw.as_ptr(), orphaned, Box::into_raw(orphan).cast());
+        }
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel")
+            .field("device", &self.opened.name)
+            .field("outstanding", &self.out)
+            .finish_non_exhaustive()
+    }
+}
