@@ -3,6 +3,7 @@
 //! Comparable with SPDK's bdevperf: random (or sequential) offsets, a fixed number of I/Os in flight per core, one
 //! completion per I/O, each one's latency recorded, the next one submitted in its place.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
@@ -18,15 +19,15 @@ use bdev_nvme::{DriverOptions, NvmeDevice};
 use serde::Serialize;
 use spdk_bdev::{Bdev, Completion, Descriptor, IoQueue, Mode, Op, Registry, Request};
 use spdk_env::{Clock, DmaBuf, DmaPool, VfioDevice};
-use spdk_thread::{Period, PollResult, Poller, Thread};
+use spdk_thread::{Period, PollResult, Poller, Provider, Thread};
 
 use crate::histogram::{Histogram, Latency};
 use crate::lane::{Lanes, cpu_seconds};
 
 /// Sizes as bdevperf's defaults in the baselines: 1 GiB null, 512 MiB malloc, 512-byte blocks.
-const NULL_BYTES: u64 = 1 << 30;
-const MALLOC_BYTES: u64 = 512 << 20;
-const BLOCK: u32 = 512;
+pub(crate) const NULL_BYTES: u64 = 1 << 30;
+pub(crate) const MALLOC_BYTES: u64 = 512 << 20;
+pub(crate) const BLOCK: u32 = 512;
 /// Share of reads in `randrw`, in percent.
 const READ_PERCENT: u64 = 70;
 
@@ -107,8 +108,11 @@ pub struct Report {
 /// Runs the measurement.
 pub fn run(options: &Options) -> Result<Report> {
     let registry = Registry::new();
-    // An NVMe controller is shut down when this goes, at the end.
-    let (bdev, _controller) = open(&options.device, options.cores.len() as u16)?;
+    let Opened {
+        bdev,
+        provider,
+        _keeps,
+    } = open(&options.device, options.cores.len() as u16)?;
     let name = bdev.name().to_owned();
     registry.register(bdev)?;
     let mode = if matches!(options.workload, Workload::Read | Workload::RandRead) {
@@ -119,7 +123,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let descriptor = registry.open(&name, mode, "keel bench")?;
     check(options, &descriptor)?;
 
-    let lanes = Lanes::with_goal(&options.cores, options.idle_latency_us)?;
+    let lanes = Lanes::with(&options.cores, options.idle_latency_us, provider)?;
     let cpu_before = cpu_seconds();
     let started = Instant::now();
     let mut results = Vec::new();
@@ -166,7 +170,25 @@ pub fn run(options: &Options) -> Result<Report> {
     })
 }
 
-fn open(device: &str, channels: u16) -> Result<(Arc<dyn Bdev>, Option<NvmeDevice>)> {
+/// A device, and whose threads it needs.
+struct Opened {
+    bdev: Arc<dyn Bdev>,
+    provider: Option<Arc<dyn Provider>>,
+    /// Shut down after the last user.
+    _keeps: Box<dyn Any>,
+}
+
+fn open(device: &str, channels: u16) -> Result<Opened> {
+    #[cfg(feature = "libspdk")]
+    if let Some(name) = device.strip_prefix("spdk:") {
+        let (bdev, _keeps) = crate::spdk::open(name)?;
+        let provider = Some(crate::spdk::threads()?);
+        return Ok(Opened {
+            bdev,
+            provider,
+            _keeps,
+        });
+    }
     if let Some(address) = device.strip_prefix("nvme:") {
         let backing = Arc::new(VfioDevice::open_nvme(address)?);
         let driver = DriverOptions {
@@ -183,7 +205,11 @@ fn open(device: &str, channels: u16) -> Result<(Arc<dyn Bdev>, Option<NvmeDevice
             .first()
             .context("the controller has no namespace")?
             .nsid;
-        return Ok((controller.bdev("nvme", first)?, Some(controller)));
+        return Ok(Opened {
+            bdev: controller.bdev("nvme", first)?,
+            provider: None,
+            _keeps: Box::new(controller),
+        });
     }
     let bdev: Arc<dyn Bdev> = match device.split_once(':') {
         None if device == "null" => {
@@ -204,7 +230,11 @@ fn open(device: &str, channels: u16) -> Result<(Arc<dyn Bdev>, Option<NvmeDevice
         )?),
         _ => bail!("device `{device}` is none of null, malloc, file:PATH, nvme:ADDRESS"),
     };
-    Ok((bdev, None))
+    Ok(Opened {
+        bdev,
+        provider: None,
+        _keeps: Box::new(()),
+    })
 }
 
 fn check(options: &Options, descriptor: &Descriptor) -> Result<()> {

@@ -1,11 +1,11 @@
 //! A benchmark's own reactors: one per core, each hosting one thread that runs the measured code.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use spdk_reactor::{ReactorOptions, ReactorSet};
-use spdk_thread::{Thread, ThreadHandle, ThreadOptions};
+use spdk_thread::{Provider, Thread, ThreadHandle, ThreadOptions};
 
 /// How long a thread may take to end once its work is done.
 const STOP: Duration = Duration::from_secs(10);
@@ -13,15 +13,21 @@ const STOP: Duration = Duration::from_secs(10);
 /// Reactors on `cpus`, one thread on each.
 pub(crate) struct Lanes {
     set: ReactorSet,
+    provider: Option<Arc<dyn Provider>>,
 }
 
 impl Lanes {
     /// Always polling.
     pub(crate) fn start(cpus: &[usize]) -> Result<Lanes> {
-        Lanes::with_goal(cpus, 0)
+        Lanes::with(cpus, 0, None)
     }
 
-    pub(crate) fn with_goal(cpus: &[usize], idle_latency_us: u64) -> Result<Lanes> {
+    /// With threads of this provider; `None`: our own.
+    pub(crate) fn with(
+        cpus: &[usize],
+        idle_latency_us: u64,
+        provider: Option<Arc<dyn Provider>>,
+    ) -> Result<Lanes> {
         let options = ReactorOptions {
             cpus: cpus.to_vec(),
             idle_latency_us,
@@ -30,6 +36,7 @@ impl Lanes {
         };
         Ok(Lanes {
             set: ReactorSet::start(&options).context("the benchmark's reactors do not start")?,
+            provider,
         })
     }
 
@@ -40,11 +47,12 @@ impl Lanes {
         init: impl FnOnce(&Thread, mpsc::Sender<T>) + Send + 'static,
     ) -> Result<(ThreadHandle, mpsc::Receiver<T>)> {
         let (sender, receiver) = mpsc::channel();
-        let handle = self.set.reactors()[index].spawn_thread(
-            "bench",
-            ThreadOptions::default(),
-            move |thread| init(thread, sender),
-        )?;
+        let options = ThreadOptions {
+            provider: self.provider.clone(),
+            ..ThreadOptions::default()
+        };
+        let run = move |thread: &Thread| init(thread, sender);
+        let handle = self.set.reactors()[index].spawn_thread("bench", options, run)?;
         Ok((handle, receiver))
     }
 

@@ -28,6 +28,8 @@ pub mod nvme;
 pub mod peer;
 pub mod rpc;
 pub mod sched;
+#[cfg(feature = "libspdk")]
+mod spdk;
 pub mod tls;
 pub mod ult;
 

@@ -47,15 +47,29 @@ impl Report {
     }
 }
 
+/// Whose threads pass messages on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// Our own.
+    Native,
+    /// C SPDK's.
+    #[cfg(feature = "libspdk")]
+    Libspdk,
+}
+
 /// Runs both measurements, `seconds` each.
-pub fn run(seconds: f64) -> Result<Report> {
+pub fn run(seconds: f64, threads: Threads) -> Result<Report> {
     let cpus = spdk_env::cpu::allowed()?;
     ensure!(
         cpus.len() >= 2,
         "messages between cores need two of them; this process may use {cpus:?}"
     );
     let cores = [cpus[0], cpus[1]];
-    let lanes = Lanes::start(&cores)?;
+    let lanes = match threads {
+        Threads::Native => Lanes::start(&cores)?,
+        #[cfg(feature = "libspdk")]
+        Threads::Libspdk => Lanes::with(&cores, 0, Some(crate::spdk::threads()?))?,
+    };
     let messages_per_s = throughput(&lanes, seconds)?;
     let histogram = ping_pong(&lanes, seconds)?;
     lanes.stop()?;
@@ -185,14 +199,14 @@ mod tests {
     fn messages_run_and_come_back() {
         if spdk_env::cpu::allowed().unwrap().len() < 2 {
             assert!(
-                super::run(0.01)
+                super::run(0.01, super::Threads::Native)
                     .unwrap_err()
                     .to_string()
                     .starts_with("messages between cores need two of them")
             );
             return;
         }
-        let report = super::run(0.05).unwrap();
+        let report = super::run(0.05, super::Threads::Native).unwrap();
         assert!(
             report.messages_per_s > 0.0 && report.round_trips > 0,
             "{report:?}"

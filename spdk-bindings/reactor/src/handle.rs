@@ -4,7 +4,7 @@ use crate::stats::{Published, ReactorStats};
 use engine_telemetry::{Histogram, Kind};
 use spdk_env::Notifier;
 use spdk_ring::mpsc::{self, TrySendError};
-use spdk_thread::{Thread, ThreadHandle, ThreadOptions, ThreadSeed, Wake};
+use spdk_thread::{CarryError, Thread, ThreadHandle, ThreadOptions, ThreadSeed, Wake};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -68,6 +68,14 @@ pub enum HostError {
         /// Its name.
         reactor: String,
     },
+    /// The thread's provider has no room for it.
+    #[error("reactor {reactor}: {why}")]
+    Carry {
+        /// Its name.
+        reactor: String,
+        /// Why.
+        why: CarryError,
+    },
     /// Too many commands wait for it.
     #[error("reactor {reactor} is stuck: {COMMANDS} commands wait for it")]
     Full {
@@ -122,7 +130,7 @@ impl ReactorHandle {
     /// handle run after `init`. The thread's wake-up is the reactor's: `options.wake` is replaced (SPDK: `spdk_thread_create`).
     ///
     /// # Errors
-    /// [`HostError`] if the reactor has ended or is stuck.
+    /// [`HostError`] if the reactor has ended or is stuck, or the thread's provider has no room.
     pub fn spawn_thread(
         &self,
         name: &str,
@@ -130,7 +138,10 @@ impl ReactorHandle {
         init: impl FnOnce(&Thread) + Send + 'static,
     ) -> Result<ThreadHandle, HostError> {
         options.wake = Some(self.shared.clone());
-        let (handle, seed) = ThreadSeed::new(name, options);
+        let (handle, seed) = ThreadSeed::new(name, options).map_err(|why| HostError::Carry {
+            reactor: self.shared.name.clone(),
+            why,
+        })?;
         self.command(Command::Host {
             seed,
             init: Box::new(init),

@@ -7,7 +7,7 @@ use crate::idle::{IdleGoal, Rest, Situation};
 use crate::stats::{Counters, Depth, add};
 use spdk_env::{Clock, CpuPause};
 use spdk_ring::mpsc;
-use spdk_thread::{Thread, ThreadOptions, ThreadSeed, Turn};
+use spdk_thread::{Thread, ThreadOptions, Turn};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -109,13 +109,15 @@ impl Reactor {
     }
 
     /// Makes a thread here and now; from other OS threads it is [`ReactorHandle::spawn_thread`].
+    ///
+    /// # Panics
+    /// As [`Thread::new`].
     pub fn spawn_thread(&self, name: &str, mut options: ThreadOptions) -> Thread {
         options.wake = Some(self.shared.clone());
-        self.host(ThreadSeed::new(name, options).1)
+        self.host(Thread::new(name, options))
     }
 
-    fn host(&self, seed: ThreadSeed) -> Thread {
-        let thread = seed.start();
+    fn host(&self, thread: Thread) -> Thread {
         let key = self.next_key.get();
         self.next_key.set(key.wrapping_add(1));
         self.urgent
@@ -400,7 +402,7 @@ impl Reactor {
     fn run_command(&self, command: Command, now: u64) {
         match command {
             Command::Host { seed, init } => {
-                let thread = self.host(seed);
+                let thread = self.host(seed.start());
                 if self.exiting.get() {
                     thread.request_exit();
                 }

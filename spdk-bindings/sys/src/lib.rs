@@ -34,4 +34,4 @@ pub use env::Options;
 pub use error::{OpenError, StartError, StillHeld};
 pub use poller::Poller;
 pub use spdk::Spdk;
-pub use thread::{Address, Seed, SendError, Thread, Turn};
+pub use thread::{Address, Current, Seed, SendError, Thread, Turn};

@@ -240,6 +240,18 @@ impl Drop for Core {
     }
 }
 
+/// Keeps a thread SPDK's current one ([`Thread::enter`]); guards go in the reverse order of their coming.
+pub struct Current {
+    _entered: Entered,
+    _core: Rc<Core>,
+}
+
+impl fmt::Debug for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Current({:?})", self._core.name)
+    }
+}
+
 /// While it exists its thread is SPDK's current one.
 pub(crate) struct Entered {
     before: *mut ffi::Thread,
@@ -443,6 +455,26 @@ impl<M: Send> Thread<M> {
     pub fn with<R>(&self, f: impl FnOnce() -> R) -> R {
         let _entered = self.core.enter();
         f()
+    }
+
+    /// As [`Thread::with`], until the guard goes.
+    #[must_use]
+    pub fn enter(&self) -> Current {
+        Current {
+            _entered: self.core.enter(),
+            _core: Rc::clone(&self.core),
+        }
+    }
+
+    /// Closes the mailbox: what was accepted still comes in turns.
+    pub fn close(&self) {
+        self.core.mailbox.close();
+    }
+
+    /// Whether no message waits, ordered against senders (`spdk_ring::mpsc::Receiver::settle`); SPDK's own do not count.
+    #[must_use]
+    pub fn settle(&self) -> bool {
+        self.shared.inside.receiver.borrow().settle()
     }
 
     /// Another reference to the same thread.

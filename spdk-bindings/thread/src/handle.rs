@@ -1,12 +1,13 @@
 //! A thread seen from other cores: its name, and its mailbox.
 
 use crate::Thread;
+use crate::mailbox::{Inbox, MailboxSender};
 use crate::options::{ThreadOptions, Wake};
 use crate::pulse::{Pulse, PulseReading};
 use crate::task::WakeSet;
 use crossbeam_utils::CachePadded;
 use spdk_ring::Message;
-use spdk_ring::mpsc::{self, TrySendError};
+use spdk_ring::mpsc::TrySendError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Shared {
     pub(crate) id: u64,
     pub(crate) name: Box<str>,
-    pub(crate) mailbox: mpsc::Sender<Message<Thread>>,
+    pub(crate) mailbox: MailboxSender,
     pub(crate) wakes: WakeSet,
     /// Written in every turn: kept apart from what senders read.
     pub(crate) pulse: CachePadded<Pulse>,
@@ -25,9 +26,9 @@ impl Shared {
     pub(crate) fn new(
         name: &str,
         options: &ThreadOptions,
-    ) -> (Arc<Shared>, mpsc::Receiver<Message<Thread>>) {
+    ) -> Result<(Arc<Shared>, Inbox), CarryError> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let (mailbox, receiver) = mpsc::channel(options.mailbox);
+        let (mailbox, inbox) = crate::mailbox::new(name, options)?;
         let shared = Shared {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
@@ -36,7 +37,7 @@ impl Shared {
             pulse: CachePadded::default(),
             wake: options.wake.clone(),
         };
-        (Arc::new(shared), receiver)
+        Ok((Arc::new(shared), inbox))
     }
 
     /// Tells the reactor that there is something to do. The work must be in place before.
@@ -53,6 +54,16 @@ impl Shared {
 #[derive(Clone)]
 pub struct ThreadHandle {
     pub(crate) shared: Arc<Shared>,
+}
+
+/// The provider did not take a thread.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("thread {thread} cannot be made: {why}")]
+pub struct CarryError {
+    /// The thread's name.
+    pub thread: String,
+    /// What the provider says.
+    pub why: String,
 }
 
 /// Why a message was not sent. The closure has been dropped.

@@ -5,6 +5,7 @@
 //! * [`JoinHandle`]: a task (async ULT); [`sleep`], [`timeout`], [`yield_now`]; [`sync`] for tasks that wait for each other.
 //! * [`IoDevice`], [`IoChannel`]: a thread's private handle on a device.
 //! * [`FdWatch`]: a descriptor that the reactor's epoll watches.
+//! * [`Provider`], [`Carrier`]: C SPDK's thread under ours, where messages and pollers are its.
 //! * [`testing`]: several threads stepped on one OS thread, under a clock turned by hand.
 //!
 //! Neighbours: `spdk_ring` below; `spdk_reactor` polls threads and lends them its epoll; the block layer and the
@@ -14,11 +15,13 @@
 //! Thread rule: everything is own-thread-only (`!Send`) except [`ThreadHandle`], [`ThreadSeed`], [`IoDevice`] and the
 //! senders of [`sync::remote_oneshot`]. `docs/internals/thread.md` has the turn, the bounds and the exit handshake.
 
+mod carrier;
 mod channel;
 mod current;
 mod deadline_heap;
 mod fd_watch;
 mod handle;
+mod mailbox;
 mod options;
 mod panics;
 mod poller;
@@ -29,10 +32,11 @@ mod task;
 pub mod testing;
 mod thread;
 
+pub use carrier::{Carried, CarriedPoller, CarriedTurn, Carrier, CarrierSeed, Outbox, Provider};
 pub use channel::{ChannelError, IoChannel, IoDevice};
 pub use current::{current, running_task};
 pub use fd_watch::{FdChange, FdWatch, Interest};
-pub use handle::{SendError, ThreadHandle};
+pub use handle::{CarryError, SendError, ThreadHandle};
 pub use options::{ThreadOptions, Wake};
 pub use poller::{Period, PollResult, Poller, PollerInfo};
 pub use pulse::PulseReading;

@@ -1,5 +1,6 @@
 //! What a thread is made with.
 
+use crate::Provider;
 use std::sync::Arc;
 
 /// Wakes whatever polls a thread: called after a message was sent or a task was woken from another OS thread. The
@@ -29,6 +30,8 @@ pub struct ThreadOptions {
     pub task_pool_bytes: usize,
     /// Wakes the reactor that polls the thread; none where somebody polls it anyway (tests, `testing`).
     pub wake: Option<Arc<dyn Wake>>,
+    /// Who carries the thread's messages and calls its pollers; none: this crate itself.
+    pub provider: Option<Arc<dyn Provider>>,
 }
 
 impl Default for ThreadOptions {
@@ -41,6 +44,7 @@ impl Default for ThreadOptions {
             urgent: false,
             task_pool_bytes: 1 << 20,
             wake: None,
+            provider: None,
         }
     }
 }
@@ -55,6 +59,7 @@ impl std::fmt::Debug for ThreadOptions {
             .field("urgent", &self.urgent)
             .field("task_pool_bytes", &self.task_pool_bytes)
             .field("wake", &self.wake.is_some())
+            .field("carried", &self.provider.is_some())
             .finish()
     }
 }

@@ -1,12 +1,14 @@
 //! Pollers: functions that a thread calls every turn, or every so many nanoseconds.
 
 use crate::Thread;
+use crate::carrier::CarriedPoller;
 use crate::deadline_heap::DeadlineHeap;
+use crate::mailbox::Mailbox;
 use crate::panics;
 use slab::Slab;
 use spdk_ring::{UnitKind, UnitName};
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 /// How often a poller is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,8 @@ struct Entry {
     unregistered: Cell<bool>,
     /// Borrowed while it runs; absent once it is unregistered.
     function: RefCell<Option<Function>>,
+    /// What calls it, on a carried thread.
+    carried: RefCell<Option<Box<dyn CarriedPoller>>>,
     calls: Cell<u64>,
     busy: Cell<u64>,
 }
@@ -121,9 +125,39 @@ pub(crate) struct PollerTable {
     busy_last_turn: Cell<bool>,
     /// Active every-turn pollers that no wake source covers.
     uncovered: Cell<u32>,
+    /// The thread's carrier calls them; then the tables of this one only say which there are.
+    is_carried: bool,
+    /// Calls by the carrier that were busy, in this turn.
+    carried_busy: Cell<u32>,
 }
 
 impl PollerTable {
+    pub(crate) fn new(is_carried: bool) -> PollerTable {
+        PollerTable {
+            is_carried,
+            ..PollerTable::default()
+        }
+    }
+
+    /// Busy calls by the carrier since the last time.
+    pub(crate) fn take_carried_busy(&self) -> u32 {
+        let busy = self.carried_busy.take();
+        self.busy_last_turn.set(busy > 0);
+        busy
+    }
+
+    /// The carrier calls it.
+    fn call_carried(&self, entry: &Rc<Entry>, thread: &Thread) -> bool {
+        let mut busy = false;
+        thread.mark(entry.unit, entry.key as usize + 1);
+        if let Err(text) = panics::contain(|| busy = entry.call(thread.now())) {
+            self.after_panic(entry, thread, &text);
+        }
+        self.carried_busy
+            .set(self.carried_busy.get() + u32::from(busy));
+        busy
+    }
+
     fn register(
         &self,
         name: &'static str,
@@ -142,6 +176,7 @@ impl PollerTable {
             covered: Cell::new(false),
             unregistered: Cell::new(false),
             function: RefCell::new(Some(function)),
+            carried: RefCell::new(None),
             calls: Cell::new(0),
             busy: Cell::new(0),
         });
@@ -155,6 +190,12 @@ impl PollerTable {
 
     fn activate(&self, entry: &Entry, now: u64) {
         if !entry.paused.replace(false) {
+            return;
+        }
+        if self.is_carried {
+            if let Some(poller) = &*entry.carried.borrow() {
+                poller.resume();
+            }
             return;
         }
         match entry.period.get() {
@@ -172,6 +213,12 @@ impl PollerTable {
         if entry.paused.replace(true) {
             return;
         }
+        if self.is_carried {
+            if let Some(poller) = &*entry.carried.borrow() {
+                poller.pause();
+            }
+            return;
+        }
         if entry.is_timed() {
             self.timed.borrow_mut().disarm(entry.key);
         } else {
@@ -184,6 +231,8 @@ impl PollerTable {
         if entry.unregistered.replace(true) {
             return;
         }
+        let carried = entry.carried.borrow_mut().take();
+        drop(carried);
         self.deactivate(entry);
         self.entries.borrow_mut().remove(entry.key as usize);
         self.registered
@@ -204,7 +253,11 @@ impl PollerTable {
     }
 
     fn set_covered(&self, entry: &Entry, covered: bool) {
-        if entry.covered.replace(covered) != covered && entry.is_active() && !entry.is_timed() {
+        if entry.covered.replace(covered) != covered
+            && !self.is_carried
+            && entry.is_active()
+            && !entry.is_timed()
+        {
             let count = self.uncovered.get();
             self.uncovered
                 .set(if covered { count - 1 } else { count + 1 });
@@ -364,6 +417,7 @@ impl Poller {
             .inner()
             .pollers
             .register(name, period, thread.now(), function);
+        carry(thread, &entry);
         Poller {
             thread: thread.clone(),
             entry,
@@ -391,6 +445,8 @@ impl Poller {
         if self.is_registered() {
             self.table()
                 .set_period(&self.entry, period, self.thread.now());
+            // A carrier's poller keeps its period: another one takes its place.
+            carry(&self.thread, &self.entry);
         }
     }
 
@@ -406,6 +462,30 @@ impl Poller {
     pub fn is_registered(&self) -> bool {
         !self.entry.unregistered.get()
     }
+}
+
+/// Gives the poller to the thread's carrier, if it has one, in place of what was there.
+fn carry(thread: &Thread, entry: &Rc<Entry>) {
+    let Mailbox::Carried(carrier) = &thread.inner().mailbox else {
+        return;
+    };
+    let period = match entry.period.get() {
+        Period::EveryTurn => 0,
+        Period::Nanos(ns) => ns,
+    };
+    let own: Weak<Entry> = Rc::downgrade(entry);
+    let call = move || {
+        let Some(entry) = own.upgrade() else {
+            return false;
+        };
+        crate::current().is_some_and(|thread| thread.inner().pollers.call_carried(&entry, &thread))
+    };
+    let poller = carrier.register(entry.name, period, Box::new(call));
+    if entry.paused.get() {
+        poller.pause();
+    }
+    let before = entry.carried.replace(Some(poller));
+    drop(before);
 }
 
 impl Drop for Poller {

@@ -3,15 +3,15 @@
 use crate::channel::{ChannelError, ChannelTable, IoChannel, IoDevice};
 use crate::current::Entered;
 use crate::fd_watch::{FdChange, FdTable, FdWatch, Interest};
-use crate::handle::{Shared, ThreadHandle};
+use crate::handle::{CarryError, Shared, ThreadHandle};
+use crate::mailbox::{Inbox, Mailbox};
 use crate::options::ThreadOptions;
 use crate::panics;
 use crate::poller::{Period, PollResult, Poller, PollerInfo, PollerTable};
 use crate::scope::ScopeSlot;
 use crate::task::{CycleStats, JoinHandle, SleepTable, SpawnError, TaskInfo, TaskTable};
-use spdk_ring::mpsc;
-use spdk_ring::{Message, UnitKind, UnitName};
-use std::cell::{Cell, RefCell};
+use spdk_ring::{UnitKind, UnitName};
+use std::cell::Cell;
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -65,7 +65,7 @@ enum State {
 
 pub(crate) struct Inner {
     shared: Arc<Shared>,
-    mailbox: RefCell<mpsc::Receiver<Message<Thread>>>,
+    pub(crate) mailbox: Mailbox,
     message_batch: usize,
     urgent: bool,
     now: Cell<u64>,
@@ -101,26 +101,30 @@ pub struct Thread(Rc<Inner>);
 /// A thread that has an address but does not live yet: made anywhere, [started](Self::start) where it shall live.
 pub struct ThreadSeed {
     shared: Arc<Shared>,
-    mailbox: mpsc::Receiver<Message<Thread>>,
+    mailbox: Inbox,
     options: ThreadOptions,
 }
 
 impl ThreadSeed {
     /// The address and the seed of a new thread. Messages can be sent at once; they run after the start. Dropping the
     /// seed exits the thread.
-    #[must_use]
-    pub fn new(name: &str, options: ThreadOptions) -> (ThreadHandle, ThreadSeed) {
-        let (shared, mailbox) = Shared::new(name, &options);
-        (
-            ThreadHandle {
-                shared: shared.clone(),
-            },
-            ThreadSeed {
-                shared,
-                mailbox,
-                options,
-            },
-        )
+    ///
+    /// # Errors
+    /// [`CarryError`] if [`ThreadOptions::provider`] has no room for it; never without one.
+    pub fn new(
+        name: &str,
+        options: ThreadOptions,
+    ) -> Result<(ThreadHandle, ThreadSeed), CarryError> {
+        let (shared, mailbox) = Shared::new(name, &options)?;
+        let handle = ThreadHandle {
+            shared: shared.clone(),
+        };
+        let seed = ThreadSeed {
+            shared,
+            mailbox,
+            options,
+        };
+        Ok((handle, seed))
     }
 
     /// Brings the thread to life on the calling OS thread.
@@ -138,14 +142,14 @@ impl ThreadSeed {
                 options.task_pool_bytes,
             ),
             shared,
-            mailbox: RefCell::new(mailbox),
+            pollers: PollerTable::new(mailbox.is_carried()),
+            mailbox: mailbox.start(),
             message_batch: options.message_batch.max(1),
             urgent: options.urgent,
             now: Cell::new(0),
             state: Cell::new(State::Running),
             polling: Cell::new(false),
             stats: Cell::new(ThreadStats::default()),
-            pollers: PollerTable::default(),
             quiet_polls: Cell::new(0),
             sleeps: SleepTable::default(),
             channels: ChannelTable::default(),
@@ -163,9 +167,15 @@ impl std::fmt::Debug for ThreadSeed {
 
 impl Thread {
     /// A thread that lives on the calling OS thread. Somebody has to [`poll`](Self::poll) it: a reactor, or a test.
+    ///
+    /// # Panics
+    /// If the options name a provider and it has no room: [`ThreadSeed::new`] returns that.
     #[must_use]
     pub fn new(name: &str, options: ThreadOptions) -> Thread {
-        ThreadSeed::new(name, options).1.start()
+        match ThreadSeed::new(name, options) {
+            Ok((_, seed)) => seed.start(),
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// One turn at time `now` (nanoseconds; it never goes back: an earlier time counts as the last one): at most a batch
@@ -189,9 +199,14 @@ impl Thread {
         );
         let _entered = Entered::new(self);
         self.set_now(now);
-        let messages = self.run_messages();
+        let (messages, pollers_busy) = match &inner.mailbox {
+            Mailbox::Own(_) => {
+                let messages = self.run_messages();
+                (messages, inner.pollers.run(self, inner.now.get()))
+            }
+            Mailbox::Carried(_) => self.run_carried(),
+        };
         let now = inner.now.get();
-        let pollers_busy = inner.pollers.run(self, now);
         inner.sleeps.wake_due(now);
         inner.tasks.take_wakes(self);
         let tasks = inner.tasks.run(self);
@@ -199,6 +214,7 @@ impl Thread {
         if inner.state.get() == State::Exiting {
             self.try_exit();
         }
+        inner.mailbox.set_current(false);
         inner.polling.set(false);
         let quiet_tasks = inner.quiet_polls.take().min(tasks);
         let turn = Turn {
@@ -227,10 +243,12 @@ impl Thread {
         );
         let entered = Entered::new(self);
         self.set_now(now);
+        self.0.mailbox.set_current(true);
         if let Err(text) = panics::contain(|| init(self)) {
             self.report_panic("first function", self.name(), &text);
             self.request_exit();
         }
+        self.0.mailbox.set_current(false);
         drop(entered);
         self.0.polling.set(false);
     }
@@ -248,14 +266,39 @@ impl Thread {
 
     #[inline]
     fn run_messages(&self) -> u32 {
-        let mut mailbox = self.0.mailbox.borrow_mut();
-        if !mailbox.has_next() {
+        if !self.0.mailbox.has_next() {
             return 0;
         }
-        self.drain(&mut mailbox, self.0.message_batch)
+        self.drain(self.0.message_batch)
     }
 
-    fn drain(&self, mailbox: &mut mpsc::Receiver<Message<Thread>>, batch: usize) -> u32 {
+    /// A turn of the carrier: its messages, ours among them, then its pollers, ours among them. Busy pollers: ours, or one for
+    /// all of the carrier's.
+    fn run_carried(&self) -> (u32, u32) {
+        let inner = &*self.0;
+        let Mailbox::Carried(carrier) = &inner.mailbox else {
+            return (0, 0);
+        };
+        carrier.set_current(true);
+        let unit = UnitName::new(UnitKind::Message, "message");
+        let mut count = 0;
+        let turned = carrier.turn(&mut |message| {
+            count += 1;
+            self.mark(unit, count);
+            if let Err(text) = panics::contain(|| message.call(self)) {
+                self.report_panic("message", "(unnamed)", &text);
+            }
+        });
+        let busy = inner.pollers.take_carried_busy();
+        let others = turned.busy && busy == 0 && turned.messages == 0;
+        (turned.messages, busy + u32::from(others))
+    }
+
+    fn drain(&self, batch: usize) -> u32 {
+        let Mailbox::Own(mailbox) = &self.0.mailbox else {
+            return 0;
+        };
+        let mut mailbox = mailbox.borrow_mut();
         let mut count = 0;
         let unit = UnitName::new(UnitKind::Message, "message");
         loop {
@@ -284,7 +327,12 @@ impl Thread {
     /// When the earliest timed poller or sleeper is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        let pollers = self.0.pollers.next_deadline();
+        let pollers = match &self.0.mailbox {
+            Mailbox::Own(_) => self.0.pollers.next_deadline(),
+            Mailbox::Carried(carrier) => carrier
+                .next_deadline_in()
+                .map(|ns| self.now().saturating_add(ns)),
+        };
         let sleeps = self.0.sleeps.next_deadline();
         pollers.into_iter().chain(sleeps).min()
     }
@@ -299,11 +347,7 @@ impl Thread {
             || inner.shared.wakes.any()
             || inner.channels.has_unreferenced()
             || inner.state.get() == State::Exiting && self.is_unheld()
-            || inner
-                .mailbox
-                .try_borrow()
-                // The next slot, not the senders' word: idle turns ask this, and a sender shall find its line where it left it.
-                .map_or(true, |mailbox| mailbox.has_next())
+            || inner.mailbox.has_next()
     }
 
     /// The reactor's last look before it sleeps, after it has set its flag: as [`has_ready_work`](Self::has_ready_work)
@@ -311,11 +355,7 @@ impl Thread {
     #[must_use]
     pub fn settle(&self) -> bool {
         let inner = &*self.0;
-        let quiet = inner.shared.wakes.settle()
-            && inner
-                .mailbox
-                .try_borrow()
-                .is_ok_and(|mailbox| mailbox.settle());
+        let quiet = inner.shared.wakes.settle() && inner.mailbox.settle();
         quiet && !self.has_ready_work()
     }
 
@@ -323,7 +363,8 @@ impl Thread {
     /// latency goal (see [`Poller::set_interrupt_mode`]).
     #[must_use]
     pub fn needs_polling(&self) -> bool {
-        self.0.pollers.needs_polling()
+        // What SPDK sends itself rings no doorbell.
+        self.0.mailbox.is_carried() || self.0.pollers.needs_polling()
     }
 
     /// The thread's address for other OS threads.
@@ -481,11 +522,7 @@ impl Thread {
         }
         holders.extend(inner.channels.holders());
         holders.extend(inner.fds.holders());
-        match inner
-            .mailbox
-            .try_borrow()
-            .map_or(0, |mailbox| mailbox.len())
-        {
+        match inner.mailbox.len() {
             0 => {}
             1 => holders.push("1 message in the mailbox".to_owned()),
             n => holders.push(format!("{n} messages in the mailbox")),
@@ -507,13 +544,14 @@ impl Thread {
         if !self.is_unheld() {
             return;
         }
-        let mut mailbox = self.0.mailbox.borrow_mut();
-        if !mailbox.is_empty() {
+        let mailbox = &self.0.mailbox;
+        if mailbox.len() > 0 {
             return;
         }
         mailbox.close();
-        self.drain(&mut mailbox, usize::MAX);
-        if mailbox.is_empty() && self.is_unheld() {
+        // A carrier hands over the rest in its next turns.
+        self.drain(usize::MAX);
+        if mailbox.len() == 0 && self.is_unheld() {
             self.0.state.set(State::Exited);
             tracing::debug!(thread = self.name(), "thread exited");
         }
@@ -557,6 +595,15 @@ impl Thread {
     #[inline]
     pub(crate) fn inner(&self) -> &Inner {
         &self.0
+    }
+
+    /// What carries the thread, for devices that live on it; none: this crate.
+    #[must_use]
+    pub fn carrier(&self) -> Option<&dyn std::any::Any> {
+        match &self.0.mailbox {
+            Mailbox::Own(_) => None,
+            Mailbox::Carried(carrier) => Some(&**carrier as &dyn std::any::Any),
+        }
     }
 
     #[inline]

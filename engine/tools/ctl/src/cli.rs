@@ -360,7 +360,7 @@ pub(crate) enum Bench {
     /// Block devices, through the channel that modules use: random offsets, one completion per I/O.
     Bdev(BenchBdev),
     /// Messages from one core to another: throughput and ping-pong.
-    Message(BenchPeer),
+    Message(BenchMessage),
     /// Rest: how late messages find a reactor that sleeps, and its processor time without work.
     Idle(BenchIdle),
     /// ULTs, async and with stacks of their own: create + run + join, and yield.
@@ -414,6 +414,17 @@ pub(crate) struct BenchRpc {
     /// --ca-dir DIR` make them.
     #[arg(long, value_name = "DIR")]
     pub(crate) certificates: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchMessage {
+    #[command(flatten)]
+    pub(crate) measured: BenchPeer,
+
+    /// Between threads of C SPDK's.
+    #[cfg(feature = "libspdk")]
+    #[arg(long)]
+    pub(crate) libspdk: bool,
 }
 
 #[derive(Args)]

@@ -2,7 +2,7 @@
 //!
 //! | command | module |
 //! |---|---|
-//! | `bench` | `vm`: builds optimised programs and measures drivers beside each other in a VM |
+//! | `bench` | `bench`: native, libspdk and bdevperf in turns; `vm`: drivers beside each other in a VM |
 //! | `check` | `check`: rules on the source tree itself, in a second or two |
 //! | `run` | `run`: builds all, starts an engine, stores and re-reads real files, serves |
 //! | `test` | `test`: everything that CI runs, stage by stage |
@@ -13,6 +13,7 @@
     reason = "a command line tool speaks to its user"
 )]
 
+mod bench;
 mod check;
 mod facts;
 mod finding;
@@ -39,9 +40,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measurements beside peers that need a VM
-    #[command(subcommand)]
-    Bench(vm::Bench),
+    /// Measurements beside peers
+    Bench(bench::Args),
     /// Static checks: layers, tidiness, the unsafe inventory, the configuration schema
     Check(check::Args),
     /// Build, start an engine on file devices, store real files, restart, read back and compare; then serve until Ctrl-C
@@ -55,7 +55,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Bench(which) => vm::bench(&root(), &which),
+        Command::Bench(args) => bench::command(&root(), &args),
         Command::Check(args) => check::command(&root(), &args),
         Command::Run(args) => run::command(&root(), &args),
         Command::Test(args) => test::command(&root(), &args),

@@ -2,7 +2,7 @@
 
 use engine_bench::{Latency, bdev, drpc, idle, iv, message, nvme, peer, rpc, sched, tls, ult};
 
-use crate::cli::{Bench, BenchBdev, BenchNvme, BenchPeer, BenchRpc, BenchSched, Cli};
+use crate::cli::{Bench, BenchBdev, BenchMessage, BenchNvme, BenchPeer, BenchRpc, BenchSched, Cli};
 use crate::commands::bench_control;
 use crate::error::{CliError, Exit};
 use crate::output::{show, table};
@@ -73,8 +73,14 @@ pub(crate) fn run(cli: &Cli, command: &Bench) -> Result<(), CliError> {
     }
 }
 
-fn message(cli: &Cli, options: &BenchPeer) -> Result<(), CliError> {
-    let measure = || message::run(options.seconds);
+fn message(cli: &Cli, options: &BenchMessage) -> Result<(), CliError> {
+    let threads = match options {
+        #[cfg(feature = "libspdk")]
+        BenchMessage { libspdk: true, .. } => message::Threads::Libspdk,
+        _ => message::Threads::Native,
+    };
+    let options = &options.measured;
+    let measure = || message::run(options.seconds, threads);
     if let Some(peer) = &options.peer {
         return compared(cli, peer, options.rounds, || Ok(measure()?.figures()));
     }

@@ -23,10 +23,22 @@ pub(crate) struct Args {
     /// Name the stages and what each one runs
     #[arg(long)]
     list: bool,
+    /// `libspdk`: only what runs over C SPDK, which SPDK_DIR or pkg-config names; says so where there is none
+    #[arg(long, value_enum, default_value_t = Provider::Native)]
+    provider: Provider,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Provider {
+    Native,
+    Libspdk,
 }
 
 pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
-    let stages = stage::all(root);
+    let stages = match args.provider {
+        Provider::Native => stage::all(root),
+        Provider::Libspdk => stage::over_spdk(),
+    };
     if args.list {
         stages
             .iter()

@@ -25,6 +25,8 @@ enum Work {
         env: Vec<(&'static str, OsString)>,
         needs: Option<&'static str>,
     },
+    /// The same, over C SPDK: skipped where it is not installed. A process for each test, which nextest gives.
+    OverSpdk(&'static [&'static str]),
 }
 
 /// How a stage ended.
@@ -43,6 +45,15 @@ impl Outcome {
             passed: 0,
             failed: 1,
             skipped: None,
+        }
+    }
+
+    fn skipped(why: String) -> Outcome {
+        println!("skipped: {why}");
+        Outcome {
+            passed: 0,
+            failed: 0,
+            skipped: Some(why),
         }
     }
 
@@ -94,6 +105,44 @@ fn tests() -> Stage {
         &PLAIN
     };
     cargo_stage("test", args)
+}
+
+/// What runs over C SPDK.
+pub(crate) fn over_spdk() -> Vec<Stage> {
+    const PACKAGES: [&str; 4] = ["-p", "spdk_sys", "-p", "spdk_provider"];
+    const FEATURES: [&str; 2] = ["--features", "spdk_sys/libspdk,spdk_provider/libspdk"];
+    const RUN: [&str; 10] = [
+        "nextest",
+        "run",
+        PACKAGES[0],
+        PACKAGES[1],
+        PACKAGES[2],
+        PACKAGES[3],
+        FEATURES[0],
+        FEATURES[1],
+        "--no-fail-fast",
+        "--test-threads=2",
+    ];
+    const DOC: [&str; 8] = [
+        "test",
+        "--doc",
+        PACKAGES[0],
+        PACKAGES[1],
+        PACKAGES[2],
+        PACKAGES[3],
+        FEATURES[0],
+        FEATURES[1],
+    ];
+    vec![
+        Stage {
+            name: "test",
+            work: Work::OverSpdk(&RUN),
+        },
+        Stage {
+            name: "doctest",
+            work: Work::OverSpdk(&DOC),
+        },
+    ]
 }
 
 /// All stages in the order in which they run: quick answers first.
@@ -162,8 +211,12 @@ fn libspdk() -> Work {
             "clippy",
             "--package",
             "spdk_sys",
+            "--package",
+            "spdk_provider",
+            "--package",
+            "engine_bench",
             "--features",
-            "spdk_sys/libspdk",
+            "spdk_sys/libspdk,spdk_provider/libspdk,engine_bench/libspdk",
             "--all-targets",
             "--",
             "-D",
@@ -203,6 +256,7 @@ impl Stage {
     pub(crate) fn shown(&self) -> String {
         match &self.work {
             Work::Check => "cargo xtask check".into(),
+            Work::OverSpdk(args) => format!("cargo {}", args.join(" ")),
             Work::Cargo { args, env, .. } => {
                 let env: Vec<String> = env
                     .iter()
@@ -229,12 +283,19 @@ impl Stage {
                 needs: Some(tool), ..
             } if !is_installed(tool) => {
                 let why = format!("cargo-{tool} is not installed (cargo install cargo-{tool})");
-                println!("skipped: {why}");
-                Ok(Outcome {
-                    passed: 0,
-                    failed: 0,
-                    skipped: Some(why),
-                })
+                Ok(Outcome::skipped(why))
+            }
+            Work::OverSpdk(_) if !has_spdk() => Ok(Outcome::skipped(
+                "C SPDK is not installed here: SPDK_DIR is not set, and pkg-config does not know spdk_thread".to_owned(),
+            )),
+            Work::OverSpdk(["nextest", ..]) if !is_installed("nextest") => Ok(Outcome::skipped(
+                "each test needs a process of its own, and cargo-nextest is not installed (cargo install cargo-nextest)".to_owned(),
+            )),
+            Work::OverSpdk(args) => {
+                let mut command = Command::new(cargo());
+                command.args(*args).current_dir(root);
+                let (succeeded, counts) = run(&mut command, io::stdout(), io::stderr())?;
+                Ok(Outcome::of(succeeded, counts))
             }
             Work::Cargo { args, env, .. } => {
                 let mut command = Command::new(cargo());
@@ -247,6 +308,16 @@ impl Stage {
             }
         }
     }
+}
+
+fn has_spdk() -> bool {
+    let known = || {
+        let asked = Command::new("pkg-config")
+            .args(["--exists", "spdk_thread"])
+            .status();
+        asked.is_ok_and(|status| status.success())
+    };
+    std::env::var_os("SPDK_DIR").is_some() || known()
 }
 
 fn cargo() -> OsString {

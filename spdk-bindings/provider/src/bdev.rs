@@ -1,0 +1,143 @@
+//! [`SpdkBdev`]: a block device of SPDK's in our block layer.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use spdk_bdev::{Bdev, BdevChannel, BdevError, Geometry, Op, OpSet};
+use spdk_sys::{Event, Facts, OpenError, Spdk};
+use spdk_thread::Thread;
+use uuid::Uuid;
+
+use crate::channel::SpdkChannel;
+use crate::threads::SpdkCarrier;
+
+/// Longest I/O in bytes; SPDK splits what its device does not take at once.
+const MAX_IO: u32 = 1 << 20;
+
+/// A block device of SPDK's, opened for writing. Threads that use it must be SPDK's ([`crate::SpdkThreads`]); each gets its own I/O channel,
+/// which for an NVMe namespace is a queue pair of its own. When SPDK takes the device away, new I/O fails, and device and channels are let go of.
+pub struct SpdkBdev {
+    name: String,
+    facts: Facts,
+    /// Gone once the device is.
+    opened: Arc<Mutex<Option<spdk_sys::Bdev>>>,
+}
+
+impl SpdkBdev {
+    /// Opens SPDK's device `bdev` as `name`. Waits; not for reactors. `on_event` hears of removal and new sizes, on SPDK's app thread.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(
+        spdk: &Spdk,
+        name: &str,
+        bdev: &str,
+        on_event: impl Fn(Event) + Send + Sync + 'static,
+    ) -> Result<SpdkBdev, OpenError> {
+        let opened: Arc<Mutex<Option<spdk_sys::Bdev>>> = Arc::default();
+        let slot = Arc::downgrade(&opened);
+        let own = name.to_owned();
+        let heard = move |event| {
+            match event {
+                Event::Removed => {
+                    tracing::error!(
+                        device = own,
+                        "SPDK takes the device away: its I/O fails from here on"
+                    );
+                    // SPDK waits for that.
+                    if let Some(slot) = slot.upgrade() {
+                        slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    }
+                }
+                Event::Resized(blocks) => {
+                    tracing::warn!(
+                        device = own,
+                        blocks,
+                        "the device has another size; the engine uses what it had"
+                    );
+                }
+            }
+            on_event(event);
+        };
+        let handle = spdk_sys::Bdev::open(spdk, bdev, true, heard)?;
+        let facts = handle.facts().clone();
+        if !handle.is_removed() {
+            *opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+        }
+        Ok(SpdkBdev {
+            name: name.to_owned(),
+            facts,
+            opened,
+        })
+    }
+
+    /// The module of SPDK's that drives it: `malloc`, `nvme`, `uring`, ...
+    #[must_use]
+    pub fn module(&self) -> &str {
+        &self.facts.module
+    }
+}
+
+impl Bdev for SpdkBdev {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn uuid(&self) -> Uuid {
+        Uuid::from_bytes(self.facts.uuid)
+    }
+
+    fn geometry(&self) -> Geometry {
+        let Facts {
+            block_size,
+            num_blocks,
+            ..
+        } = self.facts;
+        let can = |op: Op, able: bool, set: OpSet| if able { set } else { set.without(op) };
+        let mut supports = OpSet::ALL;
+        // Without a volatile cache there is nothing to flush: the channel answers by itself.
+        supports = can(Op::Flush, self.flushes(), supports);
+        supports = can(Op::Write, self.facts.writes, supports);
+        supports = can(Op::WriteZeroes, self.facts.writes_zeroes, supports);
+        supports = can(Op::Unmap, self.facts.unmaps, supports);
+        Geometry {
+            optimal_io_blocks: self.facts.optimal_io_blocks.max(1),
+            max_io_blocks: (MAX_IO / block_size.max(1)).max(1),
+            volatile_write_cache: self.facts.has_write_cache,
+            unmap_zeroes: false,
+            supports,
+            ..Geometry::new(block_size, num_blocks)
+        }
+    }
+
+    fn driver(&self) -> &'static str {
+        "spdk"
+    }
+
+    fn create_channel(&self, thread: &Thread) -> Result<Box<dyn BdevChannel>, BdevError> {
+        let refused = |why: &str| BdevError::channel(&self.name, why.to_owned());
+        let carrier = thread
+            .carrier()
+            .and_then(|carrier| carrier.downcast_ref::<SpdkCarrier>())
+            .ok_or_else(|| refused("this thread is none of SPDK's: its reactor was started with the native provider"))?;
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle = opened
+            .as_ref()
+            .ok_or_else(|| refused("SPDK has taken the device away"))?;
+        let channel = SpdkChannel::new(
+            &self.name,
+            handle,
+            &carrier.thread,
+            self.flushes() && !self.facts.flushes,
+        )
+        .ok_or_else(|| {
+            refused("SPDK has no I/O channel left (memory, or queue pairs of the controller)")
+        })?;
+        Ok(Box::new(channel))
+    }
+}
+
+impl SpdkBdev {
+    fn flushes(&self) -> bool {
+        self.facts.flushes || !self.facts.has_write_cache
+    }
+}

@@ -1,0 +1,165 @@
+//! One thread's channel on a device of SPDK's.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use spdk_bdev::{BdevChannel, BdevError, CompletionSink, Op, Request};
+use spdk_ring::Message;
+use spdk_sys::{Bdev, Channel, Finished, Poller, Refused};
+use spdk_thread::Thread;
+
+/// I/Os of one channel; SPDK has 65,535 for all unless its configuration says otherwise, and those it lacks wait here.
+const CAPACITY: u32 = 4096;
+/// How often a channel without I/O looks whether its device is to go.
+const LOOK_US: u64 = 50_000;
+
+const EINVAL: i32 = 22;
+const ENODEV: i32 = 19;
+
+pub(crate) struct SpdkChannel {
+    name: String,
+    /// Gone once the device is.
+    channel: Rc<RefCell<Option<Channel>>>,
+    /// SPDK had no room: tried again in each poll, in order.
+    waiting: VecDeque<u32>,
+    /// Reported at the next poll.
+    refused: VecDeque<(u32, i32)>,
+    /// A device without a volatile cache that knows no flush: there is nothing to do.
+    flush_is_nothing: bool,
+    _look: Option<Poller>,
+}
+
+impl SpdkChannel {
+    pub(crate) fn new(
+        name: &str,
+        bdev: &Bdev,
+        thread: &spdk_sys::Thread<Message<Thread>>,
+        flush_is_nothing: bool,
+    ) -> Option<SpdkChannel> {
+        let channel = Channel::new(bdev, thread, CAPACITY)?;
+        let channel = Rc::new(RefCell::new(Some(channel)));
+        let own = Rc::downgrade(&channel);
+        let look = Poller::register(thread, "spdk device", LOOK_US, move || {
+            if let Some(channel) = own.upgrade() {
+                let mut channel = channel.borrow_mut();
+                let goes = |channel: &Channel| channel.is_removed() && channel.outstanding() == 0;
+                if channel.as_ref().is_some_and(goes) {
+                    *channel = None;
+                }
+            }
+            false
+        });
+        Some(SpdkChannel {
+            name: name.to_owned(),
+            channel,
+            waiting: VecDeque::with_capacity(64),
+            refused: VecDeque::with_capacity(64),
+            flush_is_nothing,
+            _look: look,
+        })
+    }
+
+    /// Gives an I/O to SPDK; `false` when it has no room.
+    #[inline]
+    fn start(&mut self, tag: u32, request: &mut Request) -> bool {
+        let mut channel = self.channel.borrow_mut();
+        let Some(channel) = channel.as_mut() else {
+            self.refused.push_back((tag, ENODEV));
+            return true;
+        };
+        let op = match request.op {
+            Op::Read => spdk_sys::Op::Read,
+            Op::Write => spdk_sys::Op::Write,
+            Op::WriteZeroes => spdk_sys::Op::WriteZeroes,
+            Op::Unmap => spdk_sys::Op::Unmap,
+            Op::Flush if self.flush_is_nothing => {
+                self.refused.push_back((tag, 0));
+                return true;
+            }
+            Op::Flush => spdk_sys::Op::Flush,
+        };
+        let (lba, blocks) = match request.op {
+            // All of it; the shim takes no range of 0 blocks.
+            Op::Flush => (0, 0),
+            _ => (request.lba, request.blocks),
+        };
+        let buf = if request.op.has_data() {
+            request.buf.take()
+        } else {
+            None
+        };
+        let fua = request.fua && !self.flush_is_nothing;
+        match channel.submit(tag, op, fua, lba, blocks, buf) {
+            Ok(()) => true,
+            Err((why, buf)) => {
+                request.buf = buf.or(request.buf.take());
+                let errno = match why {
+                    Refused::Busy => return false,
+                    Refused::Removed => ENODEV,
+                    Refused::Errno(errno) => errno,
+                    _ => EINVAL,
+                };
+                self.refused.push_back((tag, errno));
+                true
+            }
+        }
+    }
+
+    #[cold]
+    fn look_after_the_rest(&mut self, done: &mut CompletionSink<'_>) {
+        while let Some((tag, errno)) = self.refused.pop_front() {
+            let result = outcome(&self.name, done.request(tag), errno);
+            done.complete(tag, result);
+        }
+        while let Some(tag) = self.waiting.pop_front() {
+            if !self.start(tag, done.request(tag)) {
+                self.waiting.push_front(tag);
+                break;
+            }
+        }
+    }
+}
+
+#[inline]
+fn outcome(name: &str, request: &Request, errno: i32) -> Result<(), BdevError> {
+    if errno == 0 {
+        return Ok(());
+    }
+    let why = match errno {
+        ENODEV => "the device was taken away".to_owned(),
+        _ => format!("SPDK reports: {}", std::io::Error::from_raw_os_error(errno)),
+    };
+    Err(BdevError::io(name, request, why, Some(errno)))
+}
+
+impl BdevChannel for SpdkChannel {
+    #[inline]
+    fn submit(&mut self, tag: u32, request: &mut Request) {
+        if !self.waiting.is_empty() || !self.start(tag, request) {
+            self.waiting.push_back(tag);
+        }
+    }
+
+    #[inline]
+    fn poll(&mut self, _now: u64, done: &mut CompletionSink<'_>) {
+        let name = &self.name;
+        if let Some(channel) = &mut *self.channel.borrow_mut() {
+            channel.reap(|Finished { tag, buf, errno }| {
+                let request = done.request(tag);
+                if buf.is_some() {
+                    request.buf = buf;
+                }
+                let result = outcome(name, request, errno);
+                done.complete(tag, result);
+            });
+        }
+        if !self.refused.is_empty() || !self.waiting.is_empty() {
+            self.look_after_the_rest(done);
+        }
+    }
+
+    fn capacity(&self) -> u32 {
+        CAPACITY
+    }
+}
