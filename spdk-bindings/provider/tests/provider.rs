@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use spdk_bdev::testing::{Oracle, drive};
 use spdk_bdev::{Descriptor, Mode, Registry};
 use spdk_env::{DmaBuf, DmaPool, cpu};
 use spdk_provider::{Options, Spdk, SpdkBdev, SpdkThreads};
@@ -228,6 +229,40 @@ fn what_one_thread_writes_another_reads() {
     assert_eq!(told.recv_timeout(DEADLINE).unwrap(), 512);
     drop(descriptor);
     stop(set, spdk);
+}
+
+/// The block layer's own oracle, which every native device passes, over modules of SPDK's.
+#[test]
+fn devices_hold_what_was_written_to_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, vec![0; 1 << 20]).unwrap();
+        path.display().to_string()
+    };
+    let path = file("aio");
+    let aio = serde_json::json!({ "name": "a", "filename": path, "block_size": 4096 });
+    let path = file("uring");
+    let uring = serde_json::json!({ "name": "u", "filename": path, "block_size": 4096 });
+    let spdk = spdk(&[
+        malloc(),
+        ("bdev_aio_create", aio),
+        ("bdev_uring_create", uring),
+    ]);
+    let thread = Thread::new("t", options(&spdk));
+    for (name, module) in [("m", "malloc"), ("a", "aio"), ("u", "uring")] {
+        let bdev = SpdkBdev::open(&spdk, name, name, |_| ()).unwrap();
+        assert_eq!(bdev.module(), module);
+        let registry = Registry::new();
+        registry.register(std::sync::Arc::new(bdev)).unwrap();
+        let descriptor = registry.open(name, Mode::ReadWrite, "test").unwrap();
+        let channel = descriptor.get_channel(&thread).unwrap();
+        drive(&thread, async move {
+            let mut oracle = Oracle::new(&channel, 0x5eed).await;
+            oracle.run(2000).await;
+            oracle.verify().await;
+        });
+    }
 }
 
 #[test]
