@@ -60,9 +60,13 @@ impl SpdkBdev {
         };
         let handle = spdk_sys::Bdev::open(spdk, bdev, true, heard)?;
         let facts = handle.facts().clone();
-        if !handle.is_removed() {
-            *opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+        let mut slot = opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle = slot.insert(handle);
+        // It may have gone before there was something to let go of.
+        if handle.is_removed() {
+            *slot = None;
         }
+        drop(slot);
         Ok(SpdkBdev {
             name: name.to_owned(),
             facts,

@@ -16,6 +16,7 @@ const LOOK_US: u64 = 50_000;
 
 const EINVAL: i32 = 22;
 const ENODEV: i32 = 19;
+const ENOMEM: i32 = 12;
 
 pub(crate) struct SpdkChannel {
     name: String,
@@ -145,10 +146,16 @@ impl BdevChannel for SpdkChannel {
     fn poll(&mut self, _now: u64, done: &mut CompletionSink<'_>) {
         let name = &self.name;
         if let Some(channel) = &mut *self.channel.borrow_mut() {
+            let waiting = &mut self.waiting;
             channel.reap(|Finished { tag, buf, errno }| {
                 let request = done.request(tag);
                 if buf.is_some() {
                     request.buf = buf;
+                }
+                if errno == ENOMEM {
+                    // Not the device's fault, and nothing is lost: once more when there is room.
+                    waiting.push_back(tag);
+                    return;
                 }
                 let result = outcome(name, request, errno);
                 done.complete(tag, result);

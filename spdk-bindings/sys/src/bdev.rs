@@ -123,7 +123,8 @@ pub struct Bdev {
 }
 
 impl Bdev {
-    /// Opens a device. `on_event` is called on the app thread and should only pass on what it hears. Waits; not for reactors.
+    /// Opens a device. `on_event` is called on the app thread and should only pass on what it hears. Waits for the app thread: not for
+    /// reactors, and not from inside `on_event`.
     ///
     /// # Errors
     /// [`OpenError`].

@@ -436,11 +436,13 @@ impl<M: Send> Thread<M> {
                 NonNull::from(handler),
             )
         };
+        // Before it is set: the outer turn's handler must stay.
         assert!(
-            inside.handler.replace(Some(erased)).is_none(),
+            inside.handler.get().is_none(),
             "SPDK thread {:?} is polled from inside its own turn",
             self.core.name
         );
+        inside.handler.set(Some(erased));
         inside.ran.set(0);
         let busy = self.core.turn(max_messages);
         inside.handler.set(None);
