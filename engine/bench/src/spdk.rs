@@ -66,3 +66,31 @@ pub(crate) fn open(name: &str) -> Result<(Arc<dyn Bdev>, Box<dyn Any>)> {
     let bdev = SpdkBdev::open(&spdk, "spdk", name, |_| ())?;
     Ok((Arc::new(bdev), Box::new(spdk)))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::bdev::{Options, run};
+    use crate::message;
+
+    #[test]
+    fn over_spdk_devices_and_messages_are_measured() {
+        let cpus = spdk_env::cpu::allowed().unwrap();
+        for device in ["spdk:null", "spdk:malloc"] {
+            let options = Options {
+                device: device.to_owned(),
+                io_size: 4096,
+                queue_depth: 8,
+                workload: "randrw".parse().unwrap(),
+                seconds: 0.02,
+                cores: vec![cpus[0]],
+                idle_latency_us: 0,
+            };
+            let report = run(&options).unwrap();
+            assert!(report.iops > 0.0 && report.errors == 0, "{report:?}");
+        }
+        if cpus.len() > 1 {
+            let report = message::run(0.02, message::Threads::Libspdk).unwrap();
+            assert!(report.messages_per_s > 0.0 && report.round_trips > 0);
+        }
+    }
+}

@@ -109,38 +109,31 @@ fn tests() -> Stage {
 
 /// What runs over C SPDK.
 pub(crate) fn over_spdk() -> Vec<Stage> {
-    const PACKAGES: [&str; 4] = ["-p", "spdk_sys", "-p", "spdk_provider"];
-    const FEATURES: [&str; 2] = ["--features", "spdk_sys/libspdk,spdk_provider/libspdk"];
-    const RUN: [&str; 10] = [
+    const RUN: &[&str] = &[
         "nextest",
         "run",
-        PACKAGES[0],
-        PACKAGES[1],
-        PACKAGES[2],
-        PACKAGES[3],
-        FEATURES[0],
-        FEATURES[1],
+        "--package=spdk_sys",
+        "--package=spdk_provider",
+        "--package=engine_bench",
+        "--features=spdk_sys/libspdk,spdk_provider/libspdk,engine_bench/libspdk",
+        "--filterset=package(spdk_sys) + package(spdk_provider) + test(over_spdk)",
         "--no-fail-fast",
-        "--test-threads=2",
     ];
-    const DOC: [&str; 8] = [
+    const DOC: &[&str] = &[
         "test",
         "--doc",
-        PACKAGES[0],
-        PACKAGES[1],
-        PACKAGES[2],
-        PACKAGES[3],
-        FEATURES[0],
-        FEATURES[1],
+        "--package=spdk_sys",
+        "--package=spdk_provider",
+        "--features=spdk_sys/libspdk,spdk_provider/libspdk",
     ];
     vec![
         Stage {
             name: "test",
-            work: Work::OverSpdk(&RUN),
+            work: Work::OverSpdk(RUN),
         },
         Stage {
             name: "doctest",
-            work: Work::OverSpdk(&DOC),
+            work: Work::OverSpdk(DOC),
         },
     ]
 }
