@@ -30,6 +30,7 @@ use crate::devices::Devices;
 use crate::dma_memory;
 use crate::error::BootError;
 use crate::events::{Event, Events};
+use crate::facts;
 use crate::group;
 use crate::host_check;
 use crate::identity::Identity;
@@ -223,12 +224,10 @@ impl Registries {
 
 fn host(engine: &Arc<Engine>, registries: &Registries) -> Result<Host, engine_host::HostError> {
     let control = Arc::new(EngineControl(engine.clone()));
-    let mut options = HostOptions::new(
-        registries.keys.clone(),
-        registries.rpc.clone(),
-        registries.drpc.clone(),
-        control,
-    );
+    let calls = (registries.rpc.clone(), registries.drpc.clone());
+    let (keys, incast) = (registries.keys.clone(), registries.incast.clone());
+    let mut options = HostOptions::new(keys, calls, incast, control);
+    options.system_ns = facts::namespace(&engine.config.engine.system);
     options.targets = engine.config.engine.targets;
     options.shares = engine
         .devices

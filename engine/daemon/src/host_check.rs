@@ -48,9 +48,7 @@ fn verdict(found: &[Finding]) -> Result<(), BootError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use engine_host::{Control, HostOptions, QueryFuture};
+    use engine_host::HostOptions;
     use engine_node::MODULE_BUFFERS;
 
     use super::*;
@@ -84,24 +82,11 @@ mod tests {
         assert_eq!(verdict(&all[..1]).unwrap_err().exit, Exit::Config);
     }
 
-    struct Nobody;
-
-    impl Control for Nobody {
-        fn query(&self, _method: u32, _body: Vec<u8>) -> QueryFuture {
-            Box::pin(std::future::pending())
-        }
-    }
-
     #[test]
     fn the_doctor_counts_the_buffers_that_modules_get() {
-        let options = HostOptions::new(
-            engine_tls::KeyRegistry::default(),
-            engine_rpc::Registry::default(),
-            engine_drpc::Registry::default(),
-            Arc::new(Nobody),
-        );
-        let classes = options.buffers.iter();
+        let classes = HostOptions::buffers();
         let bytes: u64 = classes
+            .iter()
             .map(|class| (class.buffer_len * class.count) as u64)
             .sum();
         assert_eq!(bytes, MODULE_BUFFERS);

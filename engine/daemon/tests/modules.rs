@@ -50,7 +50,7 @@ const DEFECTS: [(&[&str], &str); 17] = [
     ),
     (
         &["old_abi"],
-        "module `old_abi`: built for another module ABI (level: module 0, engine 1 to 2)",
+        "module `old_abi`: built for another module ABI (level: module 0, engine 1 to 3)",
     ),
     (
         &["other_layout"],

@@ -10,6 +10,7 @@
 //! - H4: no panic leaves a function of the table: each runs inside [`entry`].
 
 use crate::here::{self, Here};
+use crate::hooks;
 use crate::modules::{self, ModuleEntry};
 use crate::ult::{Running, os_thread_ends, running};
 use daos_errno::Der;
@@ -115,7 +116,8 @@ pub(crate) fn ult(function: &'static str) -> Result<Rc<Running>, Der> {
         );
         return Err(Der::OP_NOT_PERMITTED);
     }
-    running().ok_or_else(|| {
+    // A hook runs on whatever stack the system xstream is on, and holds the machine.
+    running().filter(|_| !hooks::inside()).ok_or_else(|| {
         let xstream = here::current().map_or(-1, |here| here.info.dmi_xs_id);
         tracing::error!(
             function,

@@ -4,6 +4,7 @@ use crate::here;
 use crate::modules::ModuleEntry;
 use crate::table::TABLE;
 use daos_errno::Der;
+use engine_iv_service::{Incast, NsId};
 use engine_tls::{KeyRegistry, Tags, TlsError};
 use engine_xstream::Xstreams;
 use module_abi::dss_host;
@@ -58,6 +59,10 @@ pub struct HostOptions {
     pub rpc: engine_rpc::Registry,
     /// Where their dRPC handlers go.
     pub drpc: engine_drpc::Registry,
+    /// Where their classes of incast variables go.
+    pub incast: Incast,
+    /// The namespace that all engines of the system share.
+    pub system_ns: NsId,
     /// Answers queries.
     pub control: Arc<dyn Control>,
     /// By target; `None`: the target has no device.
@@ -84,17 +89,19 @@ impl HostOptions {
         ]
     }
 
-    /// With default bounds and no devices.
+    /// With default bounds, no devices and no namespace of the system.
     pub fn new(
         keys: KeyRegistry,
-        rpc: engine_rpc::Registry,
-        drpc: engine_drpc::Registry,
+        (rpc, drpc): (engine_rpc::Registry, engine_drpc::Registry),
+        incast: Incast,
         control: Arc<dyn Control>,
     ) -> HostOptions {
         HostOptions {
             keys,
             rpc,
             drpc,
+            incast,
+            system_ns: 0,
             control,
             shares: Vec::new(),
             targets: 0,
@@ -120,6 +127,8 @@ pub(crate) struct Lent {
     pub(crate) keys: KeyRegistry,
     pub(crate) rpc: engine_rpc::Registry,
     pub(crate) drpc: engine_drpc::Registry,
+    pub(crate) incast: Incast,
+    pub(crate) system_ns: [u8; 16],
     pub(crate) control: Arc<dyn Control>,
     pub(crate) shares: Vec<Option<TargetShare>>,
     pub(crate) targets: u32,
@@ -151,6 +160,8 @@ impl Host {
         let lent = Arc::new(Lent {
             rpc: options.rpc,
             drpc: options.drpc,
+            incast: options.incast,
+            system_ns: options.system_ns.to_le_bytes(),
             control: options.control,
             shares: options.shares,
             targets: options.targets,

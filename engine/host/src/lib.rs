@@ -9,19 +9,20 @@
 //! with a generation, never addresses: a stale or foreign handle is an error, not a crash.
 //!
 //! Neighbours: `module_abi` and `engine_loader` below, `engine_xstream`, `engine_tls`, `engine_rpc`, `engine_drpc`,
-//! `spdk_bdev` for what it lends; the daemon above implements [`Control`] and says which target has which share.
+//! `spdk_bdev` `engine_iv_service` for what it lends; the daemon above implements [`Control`] and says which target has which share.
 //! DAOS: `src/engine/module.c`, `ult.c`, `drpc_handler.c`.
 //!
 //! Thread rule: [`Host`] goes anywhere; `setup_all` and `cleanup_all` run on the system xstream; registration on the main
 //! thread while no xstream runs.
 //!
 //! Modules: `host` options and state · `modules` what is known of each · `register` · `life` · `here` one xstream's side
-//! · `handles` of one xstream, `shared` of all · `ult`, `stack` straight-line code, `sync` what it waits with · `guard` the checks · `names` · `table` and `calls/*` the functions by subject.
+//! · `handles` of one xstream, `shared` of all · `ult`, `stack` straight-line code, `sync` what it waits with · `guard` the checks · `hooks` of classes of incast variables · `names` · `table` and `calls/*` the functions by subject.
 
 mod calls;
 mod guard;
 mod handles;
 mod here;
+mod hooks;
 mod host;
 mod life;
 mod modules;

@@ -89,6 +89,7 @@ impl Host {
             let result = self
                 .run("cleanup", module, module.descriptor.sm_cleanup)
                 .await;
+            crate::calls::iv::end_namespaces(module).await;
             module.set_state(after);
             if let Err(der) = result {
                 tracing::error!(module = module.name, %der, "module cleanup failed");

@@ -5,7 +5,9 @@
 
 use crate::host::Lent;
 use crate::register::Done;
+use engine_iv_service::NsId;
 use module_abi::dss_module;
+use std::collections::BTreeMap;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -111,6 +113,8 @@ pub(crate) struct ModuleEntry {
     /// It has told a class or flag that means nothing, and the log has said so.
     bad_attr: AtomicBool,
     done: Mutex<Done>,
+    /// Namespaces of incast variables that it uses, and how often.
+    namespaces: Mutex<BTreeMap<NsId, u32>>,
     state: AtomicU8,
     error: Mutex<String>,
 }
@@ -129,6 +133,7 @@ impl ModuleEntry {
             metrics: Mutex::default(),
             bad_attr: AtomicBool::new(false),
             done: Mutex::default(),
+            namespaces: Mutex::default(),
             state: AtomicU8::new(ModuleState::Loaded as u8),
             error: Mutex::default(),
         }));
@@ -160,6 +165,25 @@ impl ModuleEntry {
     /// What is registered for it.
     pub(crate) fn done(&self) -> MutexGuard<'_, Done> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its namespaces.
+    pub(crate) fn namespaces(&self) -> MutexGuard<'_, BTreeMap<NsId, u32>> {
+        let namespaces = self.namespaces.lock();
+        namespaces.unwrap_or_else(PoisonError::into_inner) // numbers only
+    }
+
+    /// One use less of a namespace; false: it has none.
+    pub(crate) fn release(&self, ns: NsId) -> bool {
+        let mut namespaces = self.namespaces();
+        let Some(users) = namespaces.get_mut(&ns) else {
+            return false;
+        };
+        *users -= 1;
+        if *users == 0 {
+            namespaces.remove(&ns);
+        }
+        true
     }
 
     pub(crate) fn state(&self) -> ModuleState {

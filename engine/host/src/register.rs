@@ -157,6 +157,9 @@ impl Host {
     /// Undoes exactly what was done, last first; dRPC handlers of a list that failed half-way included.
     fn take_back(&self, entry: &'static ModuleEntry) {
         let done = std::mem::take(&mut *entry.done());
+        for class in done.classes {
+            self.0.incast.unregister(class);
+        }
         for id in done.ids.into_iter().rev() {
             if let Err(der) = self.0.drpc.unregister(id) {
                 tracing::error!(module = entry.name, id, %der, "dRPC handler not unregistered");
@@ -204,6 +207,8 @@ pub(crate) struct Done {
     key: Option<KeyIndex>,
     versions: Vec<u8>,
     ids: Vec<i32>,
+    /// Of incast variables, in `sm_init`.
+    pub(crate) classes: Vec<u32>,
 }
 
 fn key_of(descriptor: &'static dss_module) -> Option<&'static dss_module_key> {

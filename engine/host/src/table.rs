@@ -4,8 +4,8 @@
 #![allow(unsafe_code, reason = "functions that modules call")]
 
 use crate::calls::{
-    bdev, buffer, chore, collective, drpc, metric, poller, query, rpc, sched, sync, task, timer,
-    ult,
+    bdev, buffer, chore, collective, drpc, iv, metric, poller, query, rpc, sched, sync, task,
+    timer, ult,
 };
 use crate::guard::{entry, module};
 use crate::here;
@@ -91,6 +91,11 @@ pub(crate) static TABLE: dss_host = dss_host {
     space_pressure: sched::space_pressure,
     space_forget: sched::space_forget,
     chore_register: chore::register,
+    iv_class_register: iv::class_register,
+    iv_call: iv::call,
+    iv_call_wait: iv::call_wait,
+    iv_cached: iv::cached,
+    iv_system_ns: iv::system_ns,
 };
 
 /// Bytes of one message that are kept.

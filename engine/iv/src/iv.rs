@@ -398,7 +398,8 @@ impl Iv {
         self.operations.len()
     }
 
-    pub(crate) fn canonical(&self, key: Key) -> Key {
+    /// The name under which a variable is kept: the key that stands for all keys equal to this one.
+    pub fn canonical(&self, key: Key) -> Key {
         self.classes
             .get(&key.class())
             .map_or(key, |class| class.canonical(&key))

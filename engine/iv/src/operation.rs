@@ -38,6 +38,18 @@ pub struct Failure {
 
 impl std::error::Error for Failure {}
 
+impl From<Der> for Failure {
+    /// Of an operation that was not tried.
+    fn from(der: Der) -> Failure {
+        Failure {
+            der,
+            attempts: 0,
+            asked: None,
+            expired: false,
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} after {} attempts", self.der, self.attempts)?;

@@ -86,15 +86,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn failure(der: Der) -> Failure {
-    Failure {
-        der,
-        attempts: 0,
-        asked: None,
-        expired: false,
-    }
-}
-
 impl Incast {
     /// Gives every xstream that starts from now on a cache.
     ///
@@ -153,6 +144,12 @@ impl Incast {
         })?;
         names.insert(id, name.to_owned());
         Ok(())
+    }
+
+    /// Takes a class back, so that its id is free again. Only while no service runs: before the start, or after the xstreams have ended.
+    pub fn unregister(&self, id: u32) {
+        locked(&self.shared.early).retain(|(early, _)| *early != id);
+        locked(&self.shared.names).remove(&id);
     }
 
     /// The name that a class was registered with.
@@ -246,7 +243,8 @@ impl Incast {
             .await?
     }
 
-    /// What this xstream may serve at once. On the system xstream it is what the rank may serve.
+    /// What this xstream may serve at once. On the system xstream it is what the rank may serve; elsewhere a variable is found by its canonical key only,
+    /// since no hook runs there.
     #[inline]
     pub fn cached(&self, ns: NsId, key: &Key) -> Option<(Version, Rc<[u8]>)> {
         let here = engine_xstream::current()?;
@@ -290,7 +288,7 @@ impl Incast {
             service.fetch(ns, key, Shortcut::None, nanos(budget), reader)
         });
         let stamp = stamp.await?;
-        let value = stamp.value.ok_or_else(|| failure(Der::NONEXIST))?;
+        let value = stamp.value.ok_or(Der::NONEXIST)?;
         Ok((stamp.version, Rc::from(&*value)))
     }
 
@@ -345,8 +343,8 @@ impl Incast {
             + Send
             + 'static,
     {
-        let answer = self.on_system(start).await.map_err(failure)?;
-        answer.await.unwrap_or_else(|_| Err(failure(Der::SHUTDOWN)))
+        let answer = self.on_system(start).await?;
+        answer.await.unwrap_or_else(|_| Err(Der::SHUTDOWN.into()))
     }
 
     async fn on_system<T: Send + 'static>(

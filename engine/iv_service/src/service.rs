@@ -76,15 +76,6 @@ pub(crate) struct Service {
     pub(crate) meter: Meter,
 }
 
-fn shut_down() -> Failure {
-    Failure {
-        der: Der::SHUTDOWN,
-        attempts: 0,
-        asked: None,
-        expired: false,
-    }
-}
-
 impl Service {
     pub(crate) fn start(
         xstream: &Xstream,
@@ -267,9 +258,10 @@ impl Service {
     ) -> oneshot::Receiver<Result<Stamp, Failure>> {
         let (sender, receiver) = oneshot::channel();
         if self.stopped.get() {
-            let _ = sender.send(Err(shut_down()));
+            let _ = sender.send(Err(Der::SHUTDOWN.into()));
             return receiver;
         }
+        let key = self.iv.borrow().canonical(key);
         let op = start(&mut self.iv.borrow_mut(), self.thread.now());
         let waiting = Waiting {
             sender,
@@ -314,8 +306,9 @@ impl Service {
     pub(crate) fn cached(&self, ns: NsId, key: &Key) -> Option<(Version, Rc<[u8]>)> {
         // A hook of a class looks from inside the machine: to it nothing is cached.
         let iv = self.iv.try_borrow().ok()?;
+        let key = iv.canonical(*key);
         let cached = iv
-            .cached(self.thread.now(), ns, key)
+            .cached(self.thread.now(), ns, &key)
             .filter(|cached| cached.valid)?;
         Some((cached.version, Rc::from(&**cached.value?)))
     }
@@ -408,7 +401,7 @@ impl Service {
         self.stopped.set(true);
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
         for waiting in waiting.into_values() {
-            let _ = waiting.sender.send(Err(shut_down()));
+            let _ = waiting.sender.send(Err(Der::SHUTDOWN.into()));
         }
         self.peers.stop();
         self.wake.notify_one();

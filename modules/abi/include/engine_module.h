@@ -39,14 +39,18 @@ extern "C" {
  * module that defines a lower level before it includes this header is built as with the header of that level, and
  * loads into engines of that level and all later ones. */
 #ifndef DSS_ABI_LEVEL
-#define DSS_ABI_LEVEL 2u
+#define DSS_ABI_LEVEL 3u
 #endif
 /* Hash over names, types, offsets and sizes of everything below at the level (modules/abi/tests/layout computes it and fails
  * with the new value). A level's value never changes once an engine with it is out. */
+#if DSS_ABI_LEVEL >= 3
+#define DSS_ABI_FINGERPRINT 0xc72ee723dee5a283ull
+#else
 #if DSS_ABI_LEVEL >= 2
 #define DSS_ABI_FINGERPRINT 0x2c8db88f90881df9ull
 #else
 #define DSS_ABI_FINGERPRINT 0xa728f244d7239591ull
+#endif
 #endif
 
 #define DSS_MODNAME_MAX_LEN 32  /* bytes of a module's name, as in DAOS */
@@ -339,6 +343,137 @@ struct dss_rpc_answer {
 
 #endif /* DSS_ABI_LEVEL >= 2 */
 
+/* ---- incast variables (level 3) ---------------------------------------------------------------------------------- */
+
+#if DSS_ABI_LEVEL >= 3
+
+/* A value that all engines of a group share: stamped by the root, cached by each engine and each of its xstreams (docs/internals/iv.md).
+ * What DAOS's src/include/daos_srv/iv.h calls IV. */
+
+#define DSS_IV_KEY_MAX 48
+#define DSS_IV_VALUE_MAX (4u << 20)  /* the most that a class may ask for */
+#define DSS_IV_INLINE_MAX 19456u     /* longer values travel as bulk data */
+#define DSS_IV_NOBODY 0xffffffffu    /* in place of a rank */
+
+enum dss_iv_opcode {
+	DSS_IV_FETCH = 0,
+	DSS_IV_UPDATE = 1,
+	DSS_IV_INVALIDATE = 2,
+	DSS_IV_NS_CREATE = 3,  /* one more user of a namespace; the first makes it */
+	DSS_IV_NS_DESTROY = 4, /* one user less; with the last one goes the namespace */
+};
+
+/* How a change comes down from the root. 0 to 2 are DAOS's sync modes, 3 is its flag BIDIRECTIONAL. */
+enum dss_iv_sync {
+	DSS_IV_SYNC_NONE = 0,          /* not at all: done when the root has it */
+	DSS_IV_SYNC_EAGER = 1,         /* to all: done when all have it, in the caches of their xstreams, too */
+	DSS_IV_SYNC_LAZY = 2,          /* to all: done when the root has it */
+	DSS_IV_SYNC_BIDIRECTIONAL = 3, /* what the root makes of it comes back the way that the change went up. Updates only */
+};
+
+enum dss_iv_shortcut {
+	DSS_IV_SHORTCUT_NONE = 0,    /* from parent to parent */
+	DSS_IV_SHORTCUT_TO_ROOT = 1, /* straight to the root. Changes only */
+};
+
+#define DSS_IV_GROUP 1u /* of NS_CREATE: shared by all engines of the group, each of which creates it; else by the xstreams of this one */
+
+struct dss_iv_key {
+	uint32_t class_id;
+	uint32_t len; /* of bytes, at most DSS_IV_KEY_MAX */
+	uint8_t  bytes[DSS_IV_KEY_MAX];
+};
+
+/* Stamped by the root: the term of the leader, and a number that grows within it. Never goes back anywhere. */
+struct dss_iv_version {
+	uint64_t term;
+	uint64_t sequence;
+};
+
+/* data NULL: an invalidation, where there may be one. An empty value has len 0 and any other data. */
+struct dss_iv_value {
+	const uint8_t *data;
+	uint64_t       len;
+};
+
+/* Where a hook runs. */
+struct dss_iv_place {
+	uint8_t  ns[16];
+	uint64_t term; /* of the leader, as this rank knows it */
+	uint32_t root; /* 1: this rank is the root */
+	uint32_t reserved;
+};
+
+/* Names a change over all its attempts. */
+struct dss_iv_request {
+	uint32_t rank;
+	uint32_t reserved;
+	uint64_t incarnation; /* which life of that rank */
+	uint64_t number;
+};
+
+/* A class: what a key means, and what happens to a value. DAOS: struct ds_iv_class_ops. Any hook may be NULL, which suits a plain value.
+ *
+ * Hooks run on the system xstream, one at a time, as a plain call: [xs:sys], never [ult], and must return at once. One that would have to wait answers
+ * -DER_BUSY, and the operation comes again until its deadline. From a hook iv_cached() answers that there is nothing, iv_call() -DER_OP_NOT_PERMITTED.
+ * They are called between sm_setup and the end of sm_cleanup; before, others hear -DER_BUSY and try again, afterwards -DER_UNREACH.
+ * What a hook is given is borrowed for the call; a value that it answers is the module's, and must live until the next call of a hook of this class. */
+struct dss_iv_class {
+	uint32_t    size;      /* sizeof(struct dss_iv_class) */
+	uint32_t    id;        /* the same in every engine: 1 .. 63 as in DAOS, from 256 on for others */
+	const char *name;      /* copied; [a-z0-9_]+. Shown by `keel iv`, in metrics and the log */
+	uint64_t    max_value; /* bytes, at most DSS_IV_VALUE_MAX; 0: DSS_IV_INLINE_MAX */
+	uint32_t    lease_ms;  /* how long a rank may serve a value after the root vouched for it; 0: 30 s */
+	uint32_t    reserved;
+	void       *arg;       /* of all hooks */
+
+	/* Equal keys: writes the one that stands for all that are equal to this one (DAOS compares; one that stands for others can be looked up).
+	 * Not 0: the key stands for itself. */
+	int32_t (*ivc_key_canonical)(void *arg, const struct dss_iv_key *key, struct dss_iv_key *out);
+	/* This rank is about to keep something for the key, and keeps nothing any more. */
+	void (*ivc_ent_init)(void *arg, const struct dss_iv_key *key);
+	void (*ivc_ent_put)(void *arg, const struct dss_iv_key *key);
+	/* At the root, which has no valid value: gives one. kept is what this rank had, data NULL if nothing. An error goes to whoever asked:
+	 * -DER_NONEXIST for a variable that nobody has set. NULL: what was kept. */
+	int32_t (*ivc_ent_fetch)(void *arg, const struct dss_iv_place *at, const struct dss_iv_key *key, const struct dss_iv_value *kept, struct dss_iv_value *out);
+	/* A change on its way up, at each rank that it passes, and at the root, where it takes effect. out, the change itself before, is what goes on.
+	 * request is the same when a change comes again. An error refuses it. */
+	int32_t (*ivc_ent_update)(void *arg, const struct dss_iv_place *at, const struct dss_iv_key *key, const struct dss_iv_request *request, const struct dss_iv_value *change, struct dss_iv_value *out);
+	/* This rank learns of a newer version: back from a fetch, or down from a change. An error: it does not take it, and an eager update fails. */
+	int32_t (*ivc_ent_refresh)(void *arg, const struct dss_iv_place *at, const struct dss_iv_key *key, const struct dss_iv_version *version, const struct dss_iv_value *change);
+	/* 1: what this rank has may be served, beyond what leases say. */
+	int32_t (*ivc_ent_valid)(void *arg, const struct dss_iv_key *key, const struct dss_iv_version *version);
+	/* Before a change goes on to this rank's children. */
+	void (*ivc_pre_sync)(void *arg, const struct dss_iv_place *at, const struct dss_iv_key *key, const struct dss_iv_value *change);
+};
+
+/* An operation. */
+struct dss_iv_op {
+	uint32_t            opcode;     /* enum dss_iv_opcode */
+	uint32_t            sync;       /* enum dss_iv_sync; of changes */
+	uint32_t            shortcut;   /* enum dss_iv_shortcut; of changes */
+	uint32_t            flags;      /* DSS_IV_GROUP; of NS_CREATE */
+	uint64_t            timeout_ms; /* not 0; of FETCH, UPDATE and INVALIDATE: it is tried again until then */
+	uint8_t             ns[16];
+	struct dss_iv_key   key;   /* not of NS_* */
+	struct dss_iv_value value; /* of UPDATE; copied */
+};
+
+/* What became of it. */
+struct dss_iv_result {
+	int32_t               rc;       /* 0, or what was wrong last */
+	uint32_t              attempts; /* of one that failed */
+	uint32_t              asked;    /* the rank that the last attempt asked, or DSS_IV_NOBODY */
+	uint32_t              expired;  /* 1: its time was up, another try could have worked */
+	struct dss_iv_version version;
+	struct dss_iv_value   value;    /* of FETCH, and of a bidirectional UPDATE; borrowed */
+};
+
+/* On the xstream that asked. */
+typedef void (*dss_iv_done_t)(void *arg, const struct dss_iv_result *result);
+
+#endif /* DSS_ABI_LEVEL >= 3 */
+
 /* ---- engine queries --------------------------------------------------------------------------------------------- */
 
 /* Asks the engine itself; the numbers are the methods of Keel's dRPC module (docs/internals/drpc.md), in and out are
@@ -520,6 +655,28 @@ struct dss_host {
 	 * task on the main that would serve attr->xs_type. -DER_AGAIN without enough credits (*available, which may be NULL, says how many there are) or
 	 * at the mailbox's bound, -DER_CANCELED when the engine stops, -DER_INVAL for what is not as above. func is called only if it answers 0. [any, serving] */
 	int32_t (*chore_register)(const struct dss_module *self, const struct dss_chore_attr *attr, dss_chore_func_t func, void *arg, uint32_t *available);
+#endif
+
+#if DSS_ABI_LEVEL >= 3
+	/* Registers a class; the struct is copied, its arg and hooks are used until the xstreams have ended. In sm_init, so that every engine knows it before
+	 * others ask. -DER_EXIST: the id is taken; -DER_INVAL: size, id, name or max_value; -DER_OP_NOT_PERMITTED after sm_init. [main-thread] */
+	int32_t (*iv_class_register)(const struct dss_module *self, const struct dss_iv_class *iv_class);
+	/* Starts an operation. 0: done will be called once, if it is not NULL. Negative: it will not. [xs, serving]
+	 * -DER_INVAL: an unknown opcode, sync, shortcut or flag, a key that is too long, no time-out, an update with a NULL value, a shortcut of what is no change.
+	 * In the result: -DER_NONEXIST for an unknown namespace or class and for a variable that nobody has set, -DER_OVERFLOW for a value over the class's
+	 * bound, -DER_INVAL for a bidirectional invalidation, -DER_BUSY and -DER_NOMEM at bounds, -DER_SHUTDOWN, what a hook answered; after the time-out the last of
+	 * -DER_TIMEDOUT, -DER_GRPVER, -DER_NOTLEADER, -DER_OOG, -DER_UNREACH, -DER_BUSY. An eager update that fails may have reached some. Namespaces that a module
+	 * has created and not destroyed end after its sm_cleanup. */
+	int32_t (*iv_call)(const struct dss_module *self, const struct dss_iv_op *op, dss_iv_done_t done, void *arg);
+	/* The same, waited for: answers result->rc, or why it did not start. The value is copied to buf if it fits, and result->value.data is buf, or else NULL
+	 * with the value's len (so that a fetch without a buffer fills the cache). result may be NULL. [ult, serving] */
+	int32_t (*iv_call_wait)(const struct dss_module *self, const struct dss_iv_op *op, void *buf, uint64_t capacity, struct dss_iv_result *result);
+	/* What this xstream may serve at once, without asking any other: the bytes of the value, which is copied if it fits, or -DER_NONEXIST. version may be
+	 * NULL. A variable comes into an xstream's cache with its first fetch there, and is kept up to date from then on. Where keys are
+	 * equal to others, it is found by the one that stands for them. [xs] */
+	int64_t (*iv_cached)(const uint8_t *ns, const struct dss_iv_key *key, struct dss_iv_version *version, void *buf, uint64_t capacity);
+	/* The namespace that all engines of the system share; it is there as long as the engine. [any] */
+	int32_t (*iv_system_ns)(const struct dss_module *self, uint8_t *ns);
 #endif
 };
 
@@ -758,6 +915,67 @@ static inline int32_t dss_bdev_flush(struct dss_bdev *bdev)
 }
 
 #endif /* DSS_ABI_LEVEL >= 2 */
+
+#if DSS_ABI_LEVEL >= 3
+
+/* DAOS: ds_iv_fetch(), ds_iv_update(), ds_iv_invalidate(), ds_iv_ns_create(), ds_iv_ns_stop(). They wait. [ult, serving] */
+
+static inline int32_t ds_iv_change(uint32_t opcode, const uint8_t *ns, const struct dss_iv_key *key, const void *value, uint64_t len, uint32_t shortcut, uint32_t sync, uint64_t timeout_ms)
+{
+	struct dss_iv_op op = { opcode, sync, shortcut, 0, timeout_ms, { 0 }, *key, { (const uint8_t *)value, len } };
+	uint32_t         i;
+
+	for (i = 0; i < sizeof(op.ns); i++)
+		op.ns[i] = ns[i];
+	return dss_host->iv_call_wait(dss_self, &op, NULL, 0, NULL);
+}
+static inline int32_t ds_iv_update(const uint8_t *ns, const struct dss_iv_key *key, const void *value, uint64_t len, uint32_t shortcut, uint32_t sync, uint64_t timeout_ms)
+{
+	return ds_iv_change(DSS_IV_UPDATE, ns, key, value, len, shortcut, sync, timeout_ms);
+}
+static inline int32_t ds_iv_invalidate(const uint8_t *ns, const struct dss_iv_key *key, uint32_t shortcut, uint32_t sync, uint64_t timeout_ms)
+{
+	return ds_iv_change(DSS_IV_INVALIDATE, ns, key, NULL, 0, shortcut, sync, timeout_ms);
+}
+/* From this xstream's cache if it is there. *len: the buffer's before, the value's afterwards; nothing is copied if it does not fit. */
+static inline int32_t ds_iv_fetch(const uint8_t *ns, const struct dss_iv_key *key, void *buf, uint64_t *len, uint64_t timeout_ms)
+{
+	struct dss_iv_op     op = { DSS_IV_FETCH, 0, 0, 0, timeout_ms, { 0 }, *key, { NULL, 0 } };
+	struct dss_iv_result result;
+	int64_t              cached = dss_host->iv_cached(ns, key, NULL, buf, *len);
+	int32_t              rc;
+	uint32_t             i;
+
+	if (cached >= 0) {
+		*len = (uint64_t)cached;
+		return 0;
+	}
+	for (i = 0; i < sizeof(op.ns); i++)
+		op.ns[i] = ns[i];
+	rc = dss_host->iv_call_wait(dss_self, &op, buf, *len, &result);
+	if (rc == 0)
+		*len = result.value.len;
+	return rc;
+}
+static inline int32_t ds_iv_ns(uint32_t opcode, const uint8_t *ns, uint32_t flags)
+{
+	struct dss_iv_op op = { opcode, 0, 0, flags, 0, { 0 }, { 0, 0, { 0 } }, { NULL, 0 } };
+	uint32_t         i;
+
+	for (i = 0; i < sizeof(op.ns); i++)
+		op.ns[i] = ns[i];
+	return dss_host->iv_call_wait(dss_self, &op, NULL, 0, NULL);
+}
+static inline int32_t ds_iv_ns_create(const uint8_t *ns, uint32_t flags)
+{
+	return ds_iv_ns(DSS_IV_NS_CREATE, ns, flags);
+}
+static inline int32_t ds_iv_ns_destroy(const uint8_t *ns)
+{
+	return ds_iv_ns(DSS_IV_NS_DESTROY, ns, 0);
+}
+
+#endif /* DSS_ABI_LEVEL >= 3 */
 
 #endif /* KEEL_MODULE_NO_INLINES */
 

@@ -3,9 +3,9 @@
 /// "KEEL" in little endian: first field of every descriptor.
 pub const DSS_ABI_MAGIC: u32 = 0x4c45_454b;
 /// Grows with every addition; a module needs at most the engine's level.
-pub const DSS_ABI_LEVEL: u32 = 2;
+pub const DSS_ABI_LEVEL: u32 = 3;
 /// Hash over names, types, offsets and sizes of the whole ABI at this level.
-pub const DSS_ABI_FINGERPRINT: u64 = 0x2c8d_b88f_9088_1df9;
+pub const DSS_ABI_FINGERPRINT: u64 = 0xc72e_e723_dee5_a283;
 
 /// Bytes of a module's name, as in DAOS.
 pub const DSS_MODNAME_MAX_LEN: u32 = 32;
@@ -84,6 +84,39 @@ pub const DSS_CHORE_DONE: i32 = 2;
 pub const DSS_CHORE_CANCELED: i32 = 3;
 /// Takes more credits than there are, at most twice as many.
 pub const DSS_CHORE_PRIORITY: u32 = 1;
+
+/// Bytes of a variable's key.
+pub const DSS_IV_KEY_MAX: u32 = 48;
+/// Bytes of a value that a class may ask for at most.
+pub const DSS_IV_VALUE_MAX: u32 = 4 << 20;
+/// Longer values travel as bulk data.
+pub const DSS_IV_INLINE_MAX: u32 = 19_456;
+/// In place of a rank.
+pub const DSS_IV_NOBODY: u32 = u32::MAX;
+/// Fetches a variable.
+pub const DSS_IV_FETCH: u32 = 0;
+/// Gives it a value.
+pub const DSS_IV_UPDATE: u32 = 1;
+/// Takes its value: whoever wants one asks the root.
+pub const DSS_IV_INVALIDATE: u32 = 2;
+/// One more user of a namespace.
+pub const DSS_IV_NS_CREATE: u32 = 3;
+/// One user less.
+pub const DSS_IV_NS_DESTROY: u32 = 4;
+/// A change does not come down from the root.
+pub const DSS_IV_SYNC_NONE: u32 = 0;
+/// Done when all have it.
+pub const DSS_IV_SYNC_EAGER: u32 = 1;
+/// Done when the root has it.
+pub const DSS_IV_SYNC_LAZY: u32 = 2;
+/// It comes back the way that it went up.
+pub const DSS_IV_SYNC_BIDIRECTIONAL: u32 = 3;
+/// From parent to parent.
+pub const DSS_IV_SHORTCUT_NONE: u32 = 0;
+/// Straight to the root.
+pub const DSS_IV_SHORTCUT_TO_ROOT: u32 = 1;
+/// A namespace that all engines of the group share.
+pub const DSS_IV_GROUP: u32 = 1;
 
 /// Reads blocks into the buffer.
 pub const DSS_BDEV_READ: u32 = 0;

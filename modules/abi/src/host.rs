@@ -3,9 +3,10 @@
 use crate::{
     dss_barrier, dss_bdev, dss_bdev_info, dss_bdev_io, dss_buf, dss_chore_attr, dss_chore_func_t,
     dss_coll_args, dss_coll_ops, dss_cond, dss_drpc, dss_drpc_info, dss_eventual, dss_exec_func_t,
-    dss_func_t, dss_module, dss_module_info, dss_mutex, dss_poller_fn_t, dss_query_done_t,
-    dss_req_attr, dss_rpc, dss_rpc_answer, dss_rpc_done_t, dss_rpc_info, dss_task_ops,
-    dss_thread_local_storage, dss_ult, dss_ult_attr, dss_waker,
+    dss_func_t, dss_iv_class, dss_iv_done_t, dss_iv_key, dss_iv_op, dss_iv_result, dss_iv_version,
+    dss_module, dss_module_info, dss_mutex, dss_poller_fn_t, dss_query_done_t, dss_req_attr,
+    dss_rpc, dss_rpc_answer, dss_rpc_done_t, dss_rpc_info, dss_task_ops, dss_thread_local_storage,
+    dss_ult, dss_ult_attr, dss_waker,
 };
 use std::ffi::{c_char, c_void};
 
@@ -294,4 +295,33 @@ pub struct dss_host {
         *mut c_void,
         *mut u32,
     ) -> i32,
+
+    // Level 3.
+    /// Registers a class of incast variables, in `sm_init`. \[main-thread\]
+    pub iv_class_register: unsafe extern "C" fn(*const dss_module, *const dss_iv_class) -> i32,
+    /// Starts an operation. \[xs, serving\]
+    pub iv_call: unsafe extern "C" fn(
+        *const dss_module,
+        *const dss_iv_op,
+        dss_iv_done_t,
+        *mut c_void,
+    ) -> i32,
+    /// The same, waited for. \[ult, serving\]
+    pub iv_call_wait: unsafe extern "C" fn(
+        *const dss_module,
+        *const dss_iv_op,
+        *mut c_void,
+        u64,
+        *mut dss_iv_result,
+    ) -> i32,
+    /// What this xstream may serve at once. \[xs\]
+    pub iv_cached: unsafe extern "C" fn(
+        *const u8,
+        *const dss_iv_key,
+        *mut dss_iv_version,
+        *mut c_void,
+        u64,
+    ) -> i64,
+    /// The namespace that all engines of the system share. \[any\]
+    pub iv_system_ns: unsafe extern "C" fn(*const dss_module, *mut u8) -> i32,
 }

@@ -17,10 +17,15 @@ pub struct AbiLevel {
 }
 
 /// All levels that this engine can load, oldest first. None of them has another descriptor than the latest.
-pub const ABI_LEVELS: [AbiLevel; 2] = [
+pub const ABI_LEVELS: [AbiLevel; 3] = [
     AbiLevel {
         level: 1,
         fingerprint: 0xa728_f244_d723_9591,
+        module_size: size_of::<dss_module>(),
+    },
+    AbiLevel {
+        level: 2,
+        fingerprint: 0x2c8d_b88f_9088_1df9,
         module_size: size_of::<dss_module>(),
     },
     AbiLevel {

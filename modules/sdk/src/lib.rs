@@ -6,7 +6,7 @@
 //!
 //! Key types: [`module!`] (descriptor), [`TlsKey`] (one value per xstream), [`Request`]/[`Reply`] (RPC),
 //! [`DrpcCall`]/[`DrpcReply`] (dRPC), [`Bdev`] and [`DmaBuf`] (this target's share of its device), [`spawn`],
-//! [`spawn_on`], [`sleep`] (tasks), [`spawn_ult`] (straight-line code), [`collective`] (many targets), [`rpc_call`] (other modules), [`query`] (the engine), [`Counter`] and kin, [`Der`].
+//! [`spawn_on`], [`sleep`] (tasks), [`spawn_ult`] (straight-line code), [`collective`] (many targets), [`rpc_call`] (other modules), [`iv`] (values shared by all engines), [`query`] (the engine), [`Counter`] and kin, [`Der`].
 //!
 //! Thread rule: everything belongs to the xstream it was made on, unless its type is `Send`. A panic in a module's
 //! code ends the request, task or call it happened in, is logged with the module's name, and goes no further.
@@ -18,7 +18,7 @@
 //! a module in ten minutes.
 //!
 //! Modules: `engine` (the host's table), `declare` (the macro), `life`, `tls`, `task`, `waker`, `timer`, `poller`,
-//! `buffer`, `bdev`, `rpc`, `sched`, `drpc`, `call`, `collective`, `ult` straight-line code, `log`, `metrics`, `sync`.
+//! `buffer`, `bdev`, `rpc`, `sched`, `drpc`, `call`, `collective`, `ult` straight-line code, `log`, `metrics`, `sync`, `iv` incast variables.
 
 mod bdev;
 mod buffer;
@@ -27,6 +27,7 @@ mod collective;
 mod declare;
 mod drpc;
 mod engine;
+pub mod iv;
 mod life;
 mod log;
 mod metrics;

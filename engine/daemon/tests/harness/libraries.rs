@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// Of the modules that the tests load.
-const CRATES: [&str; 4] = ["hello", "mgmt", "obj", "init_panics"];
+const CRATES: [&str; 5] = ["hello", "iv_demo", "mgmt", "obj", "init_panics"];
 
 /// The folder of the engine's binary, with the libraries in it. `cargo test -p engine` builds the binary but not the
 /// libraries, which nobody links: cargo is asked for those that are not there or older than their sources.

@@ -5,6 +5,7 @@ pub(crate) mod buffer;
 pub(crate) mod chore;
 pub(crate) mod collective;
 pub(crate) mod drpc;
+pub(crate) mod iv;
 pub(crate) mod metric;
 pub(crate) mod poller;
 pub(crate) mod query;

@@ -4,7 +4,8 @@
 use bdev_malloc::MallocBdev;
 use daos_errno::Der;
 use engine_host::{Control, Host, HostOptions, QueryFuture, SetupError, TargetShare};
-use engine_rpc::{RpcServer, Seat};
+use engine_iv_service::Incast;
+use engine_rpc::{Membership, RpcServer, Seat};
 use engine_tls::KeyRegistry;
 use engine_xstream::{
     Core, Layout, LayoutOptions, Role, StartOptions, Xstream, XstreamRef, XstreamSet, Xstreams,
@@ -30,6 +31,7 @@ pub struct Engine {
     pub drpc: engine_drpc::Registry,
     pub rpc: engine_rpc::Registry,
     pub keys: KeyRegistry,
+    pub incast: Incast,
     modules: Vec<&'static dss_module>,
     running: Option<(XstreamSet, RpcServer)>,
     _one: MutexGuard<'static, ()>,
@@ -61,8 +63,10 @@ impl Engine {
             engine_rpc::Registry::new(),
             engine_drpc::Registry::new(),
         );
-        let mut options =
-            HostOptions::new(keys.clone(), rpc.clone(), drpc.clone(), Arc::new(Mirror));
+        let incast = Incast::register_keys(&keys, engine_iv_service::Options::default()).unwrap();
+        let calls = (rpc.clone(), drpc.clone());
+        let mut options = HostOptions::new(keys.clone(), calls, incast.clone(), Arc::new(Mirror));
+        options.system_ns = 77;
         options.targets = TARGETS;
         options.deadline = deadline;
         options.queue_depth = 32;
@@ -73,6 +77,7 @@ impl Engine {
             drpc,
             rpc,
             keys,
+            incast,
             modules: vec![],
             running: None,
             _one: one,
@@ -131,6 +136,8 @@ impl Engine {
             engine_rpc::Options::default(),
         )
         .unwrap();
+        let alone = Membership::default();
+        self.incast.start(set.xstreams(), (0, 1), &alone).unwrap();
         self.running = Some((set, rpc));
     }
 
@@ -202,12 +209,13 @@ impl Engine {
                 self.rpc.list().len(),
                 self.keys.list().len()
             ),
-            (vec![], 0, 1)
+            (vec![], 0, 2)
         );
     }
 
     fn end(&mut self) {
         if let Some((set, rpc)) = self.running.take() {
+            self.incast.stop().unwrap();
             set.begin_shutdown(WAIT).unwrap();
             rpc.close();
             set.shutdown(WAIT, |_| ()).unwrap();

@@ -3,6 +3,7 @@
 
 mod chores;
 mod fixture;
+mod iv;
 mod life;
 mod memory;
 mod messages;

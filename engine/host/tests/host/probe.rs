@@ -1,5 +1,9 @@
 //! A module written with the SDK, as a module's author would: no unsafe code.
 
+use module_sdk::iv::{
+    self, IvChange, IvClass, IvHow, IvKey, IvPlace, IvRequest, IvSync, IvVar, IvVersion,
+    register_class,
+};
 use module_sdk::sync::{Notify, Semaphore, remote};
 use module_sdk::{
     Bdev, Counter, Der, DmaBuf, DrpcCall, DrpcReply, ModuleInfo, PerXstream, Reply, Request, Tag,
@@ -26,7 +30,7 @@ module_sdk::module! {
         1 => {
             ECHO => echo, PANIC => panics, STORE => store, SPREAD => spread, CALL => call, REST => rest,
             FORGET => forget, POLL => polls, FLOOD => flood, COUNT => count, TASKLET => tasklets,
-            STRAIGHT => straight, EVERYWHERE => everywhere, MIXED => mixed,
+            STRAIGHT => straight, EVERYWHERE => everywhere, MIXED => mixed, SHARED => shared,
         },
         2 => { ECHO => echo },
     },
@@ -47,6 +51,7 @@ pub const TASKLET: u32 = 11;
 pub const STRAIGHT: u32 = 12;
 pub const EVERYWHERE: u32 = 13;
 pub const MIXED: u32 = 14;
+pub const SHARED: u32 = 15;
 
 pub const fn opcode(index: u32) -> u32 {
     51 << 24 | 1 << 16 | index
@@ -104,6 +109,7 @@ impl Drop for State {
 fn init() -> Result<(), Der> {
     LIFE.fetch_add(1, Ordering::AcqRel);
     module_sdk::info!("init");
+    register_class(Greeting { heard: 0 })?;
     Ok(())
 }
 
@@ -360,6 +366,84 @@ async fn mixed(_: Request) -> Result<Reply, Der> {
     order.extend(ult.await??);
     order.extend(task_value.await);
     Ok(Reply::ok().with_body(order))
+}
+
+/// A class whose hooks say no, answer and panic by the value.
+struct Greeting {
+    heard: u32,
+}
+
+impl IvClass for Greeting {
+    type Value = String;
+    const ID: u32 = 310;
+    const NAME: &'static str = "greeting";
+
+    fn fetch(&mut self, at: &IvPlace, key: &IvKey, _: Option<String>) -> Result<String, Der> {
+        assert!(at.root);
+        let name = std::str::from_utf8(key.bytes()).map_err(|_| Der::INVAL)?;
+        Ok(format!("hello {name}, the {}", self.heard))
+    }
+
+    fn update(
+        &mut self,
+        _: &IvPlace,
+        _: &IvKey,
+        change: IvChange<String>,
+        request: IvRequest,
+    ) -> Result<IvChange<String>, Der> {
+        assert_ne!(change, IvChange::Set("panic".into()), "as asked");
+        assert!(request.number > 0);
+        self.heard += 1;
+        Ok(change)
+    }
+
+    fn valid(&self, _: &IvKey, version: IvVersion) -> bool {
+        version.term > 0
+    }
+}
+
+/// A variable: fetched, changed, read on another target, refused by a panic.
+async fn shared(_: Request) -> Result<Reply, Der> {
+    const WITHIN: Duration = Duration::from_secs(10);
+    let ns = [8; 16];
+    assert_eq!(u128::from_le_bytes(iv::system_namespace()), 77);
+    iv::create(ns, false).await?;
+    let key = IvKey::new(Greeting::ID, b"all")?;
+    let var = IvVar::<String>::new(ns, key);
+    assert!(var.get().is_none());
+    assert_eq!(*var.fetch(WITHIN).await?, "hello all, the 0");
+    let (there, heard) = remote::channel();
+    let other = spawn_on(Xs::Target(1), "reader", move || async move {
+        let var = IvVar::<String>::new(ns, key);
+        var.fetch(WITHIN).await?;
+        there.send(());
+        while var.get().is_some_and(|text| *text != "news") {
+            yield_now().await;
+        }
+        Ok::<_, Der>(
+            var.look()
+                .map(|(version, text)| (version, text.to_string())),
+        )
+    })?;
+    heard.await;
+    let eager = IvHow::new(IvSync::Eager, WITHIN).to_root();
+    let version = var.update(&"news".to_owned(), eager).await?;
+    assert_eq!(other.await??, Some((version, "news".to_owned())));
+    let first = var.get().ok_or(Der::NONEXIST)?;
+    assert!(
+        Rc::ptr_eq(&first, &var.fetch(WITHIN).await?),
+        "read from its bytes once"
+    );
+    let refused = var.update(&"panic".to_owned(), eager).await;
+    assert_eq!(refused.map_err(|failure| failure.der), Err(Der::MISC));
+    assert_eq!(var.get().as_deref().map(String::as_str), Some("news"));
+    assert!(var.invalidate(eager).await? > version);
+    assert_eq!(*var.fetch(WITHIN).await?, "hello all, the 2");
+    let nobody = IvVar::<String>::new([9; 16], key).fetch(WITHIN).await;
+    assert_eq!(nobody.map_err(|failure| failure.der), Err(Der::NONEXIST));
+    iv::destroy(ns).await?;
+    assert_eq!(iv::destroy(ns).await, Err(Der::NONEXIST));
+    Ok(Reply::ok())
 }
 
 /// Each target is asked; the second fails.

@@ -70,6 +70,7 @@ fn requests_tasks_devices_and_calls() {
     ok(1, probe::STRAIGHT, b"in the middle", b"in the middle");
     ok(0, probe::EVERYWHERE, b"", b"");
     ok(1, probe::MIXED, b"", &[1, 2, 3, 4, 5]);
+    ok(1, probe::SHARED, b"", b"");
     ok(2, probe::COUNT, b"", &3u64.to_le_bytes());
     engine.stop();
     assert_eq!(probe::TASKLETS.load(Ordering::Acquire), 1);

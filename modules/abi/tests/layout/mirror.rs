@@ -53,7 +53,16 @@ pub fn structs() -> Vec<Struct> {
             cond_create, cond_wait, cond_signal, cond_broadcast, cond_free,
             barrier_create, barrier_wait, barrier_free, bdev_io_wait, rpc_call_wait, rpc_answer_free,
             sched_req_get, sched_req_turn, sched_req_yield, sched_req_asleep, sched_req_put,
-            space_report, space_pressure, space_forget, chore_register }
+            space_report, space_pressure, space_forget, chore_register,
+            iv_class_register, iv_call, iv_call_wait, iv_cached, iv_system_ns }
+        dss_iv_key { class_id, len, bytes }
+        dss_iv_version { term, sequence }
+        dss_iv_value { data, len }
+        dss_iv_place { ns, term, root, reserved }
+        dss_iv_request { rank, reserved, incarnation, number }
+        dss_iv_class { size, id, name, max_value, lease_ms, reserved, arg, ivc_key_canonical, ivc_ent_init, ivc_ent_put, ivc_ent_fetch, ivc_ent_update, ivc_ent_refresh, ivc_ent_valid, ivc_pre_sync }
+        dss_iv_op { opcode, sync, shortcut, flags, timeout_ms, ns, key, value }
+        dss_iv_result { rc, attempts, asked, expired, version, value }
         dss_ult_attr { name, xs_type, tgt_id, stack_size, flags, period_ms }
         dss_coll_ops { co_func, co_reduce, co_reduce_arg_alloc, co_reduce_arg_free }
         dss_coll_args { ca_func_args, ca_aggregator, ca_tgt_bitmap, ca_tgt_bitmap_sz, ca_reserved }
@@ -69,6 +78,31 @@ macro_rules! constants {
 }
 
 pub fn constants() -> Vec<(&'static str, i128)> {
+    [of_the_engine(), of_incast_variables()].concat()
+}
+
+fn of_incast_variables() -> Vec<(&'static str, i128)> {
+    constants![
+        DSS_IV_KEY_MAX,
+        DSS_IV_VALUE_MAX,
+        DSS_IV_INLINE_MAX,
+        DSS_IV_NOBODY,
+        DSS_IV_FETCH,
+        DSS_IV_UPDATE,
+        DSS_IV_INVALIDATE,
+        DSS_IV_NS_CREATE,
+        DSS_IV_NS_DESTROY,
+        DSS_IV_SYNC_NONE,
+        DSS_IV_SYNC_EAGER,
+        DSS_IV_SYNC_LAZY,
+        DSS_IV_SYNC_BIDIRECTIONAL,
+        DSS_IV_SHORTCUT_NONE,
+        DSS_IV_SHORTCUT_TO_ROOT,
+        DSS_IV_GROUP,
+    ]
+}
+
+fn of_the_engine() -> Vec<(&'static str, i128)> {
     constants![
         DSS_ABI_MAGIC,
         DSS_ABI_LEVEL,
@@ -145,6 +179,7 @@ pub fn function_types() -> Vec<(&'static str, usize)> {
         dss_drpc_handler_t,
         dss_exec_func_t,
         dss_func_t,
+        dss_iv_done_t,
         dss_poller_fn_t,
         dss_query_done_t,
         dss_rpc_done_t,

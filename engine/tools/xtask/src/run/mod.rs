@@ -92,7 +92,7 @@ pub(crate) struct Programs {
 fn build(root: &Path) -> Result<Programs> {
     println!("building (the first time takes some minutes)");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let packages = ["engine", "engine_ctl", "hello", "mgmt", "obj"]
+    let packages = ["engine", "engine_ctl", "hello", "iv_demo", "mgmt", "obj"]
         .iter()
         .flat_map(|package| ["--package", package]);
     let status = Command::new(cargo)
