@@ -115,6 +115,52 @@ fn an_evicted_device_takes_no_io_until_it_is_put_back_also_over_a_restart() {
 }
 
 #[test]
+fn a_device_that_is_put_back_serves_again_without_a_restart() {
+    let config = Config::new(2, Kind::File);
+    let engine = config.start();
+    let pool = engine.connect().create_pool("tank", 64 << 20).unwrap();
+    let cont = pool.create_container("cont").unwrap();
+    let put = |name: &str| {
+        cont.put(
+            name,
+            &mut Cursor::new(vec![7; 100_000]),
+            PutOptions::default(),
+        )
+    };
+    (0..8).for_each(|nr| put(&format!("object {nr}")).map(drop).unwrap());
+    let second = uuid(&engine, "d1");
+    for round in 0..3 {
+        assert_eq!(set_faulty(&engine, &second).status, 0);
+        engine.wait_log("target 1 is down: its device was evicted or removed");
+        let failed = (0..16)
+            .filter(|nr| put(&format!("round {round} {nr}")).is_err())
+            .count();
+        assert!(failed > 0, "target 1 still takes objects");
+        assert_eq!(replace(&engine, &second, &second).status, 0);
+        eventually("target 1 serves again", || {
+            let back = (0..16).all(|nr| put(&format!("round {round} {nr}")).is_ok());
+            back.then_some(())
+        });
+        for nr in 0..8 {
+            let mut data = Vec::new();
+            let options = obj_client::GetOptions::default();
+            cont.get(&format!("object {nr}"), &mut data, options)
+                .unwrap();
+            assert_eq!(data, [7; 100_000]);
+        }
+        assert_eq!(engine.status().targets[1].state, "up");
+    }
+    // Down at the start, and let in later.
+    set_faulty(&engine, &second);
+    assert_eq!(engine.terminate().code, Some(0));
+    let engine = config.start();
+    engine.wait_log("target 1 is down: ");
+    assert_eq!(replace(&engine, &second, &second).status, 0);
+    engine.wait_log("target 1 is back: ");
+    assert_eq!(engine.terminate().code, Some(0));
+}
+
+#[test]
 fn a_device_that_fails_too_often_is_evicted_by_itself() {
     let mut config = Config::new(2, Kind::File);
     config.more = "[health]\nmax_io_errors = 2\n".to_owned();

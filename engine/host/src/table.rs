@@ -96,6 +96,7 @@ pub(crate) static TABLE: dss_host = dss_host {
     iv_call_wait: iv::call_wait,
     iv_cached: iv::cached,
     iv_system_ns: iv::system_ns,
+    bdev_gone: bdev::gone,
 };
 
 /// Bytes of one message that are kept.

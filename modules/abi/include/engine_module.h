@@ -44,7 +44,7 @@ extern "C" {
 /* Hash over names, types, offsets and sizes of everything below at the level (modules/abi/tests/layout computes it and fails
  * with the new value). A level's value never changes once an engine with it is out. */
 #if DSS_ABI_LEVEL >= 3
-#define DSS_ABI_FINGERPRINT 0xc72ee723dee5a283ull
+#define DSS_ABI_FINGERPRINT 0x4b92fecb2845565full
 #else
 #if DSS_ABI_LEVEL >= 2
 #define DSS_ABI_FINGERPRINT 0x2c8db88f90881df9ull
@@ -531,7 +531,7 @@ struct dss_host {
 	/* Gives a buffer back; an empty one is fine. [any] */
 	void (*buf_free)(struct dss_buf buf);
 
-	/* Opens this target's share of its device. [xs:main] -DER_NONEXIST: the target has no device. */
+	/* Opens this target's share of its device. [xs:main] -DER_NONEXIST: the target has no device. -DER_IO: the device is evicted or removed. */
 	int32_t (*bdev_open)(const struct dss_module *self, struct dss_bdev_info *info, struct dss_bdev **out);
 	/* Starts an I/O. 0: done will be called once. Negative: it will not, and io->buf stays the caller's.
 	 * -DER_AGAIN: queue full, -DER_INVAL: outside the share or buffer too small. [owner] */
@@ -677,6 +677,11 @@ struct dss_host {
 	int64_t (*iv_cached)(const uint8_t *ns, const struct dss_iv_key *key, struct dss_iv_version *version, void *buf, uint64_t capacity);
 	/* The namespace that all engines of the system share; it is there as long as the engine. [any] */
 	int32_t (*iv_system_ns)(const struct dss_module *self, uint8_t *ns);
+
+	/* 1: the device was evicted or removed, and this handle takes no more I/O, also when the device is back: close it; bdev_open answers
+	 * -DER_IO until the device can be used again. What of the last writes arrived is unknown. 0: it is there, and the waker, which may be NULL and
+	 * takes the place of the one before, is woken when it is not. [owner] */
+	int32_t (*bdev_gone)(struct dss_bdev *bdev, const struct dss_waker *waker);
 #endif
 };
 

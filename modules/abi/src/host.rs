@@ -324,4 +324,6 @@ pub struct dss_host {
     ) -> i64,
     /// The namespace that all engines of the system share. \[any\]
     pub iv_system_ns: unsafe extern "C" fn(*const dss_module, *mut u8) -> i32,
+    /// 1: the device was evicted or removed, and with it this handle. \[owner\]
+    pub bdev_gone: unsafe extern "C" fn(*mut dss_bdev, *const dss_waker) -> i32,
 }

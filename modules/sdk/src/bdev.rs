@@ -11,6 +11,7 @@
 use crate::DmaBuf;
 use crate::engine::{self, contained};
 use crate::sync::remember;
+use crate::waker::lend;
 use daos_errno::Der;
 use module_abi::{
     DSS_BDEV_FLUSH, DSS_BDEV_FUA, DSS_BDEV_READ, DSS_BDEV_UNMAP, DSS_BDEV_WRITE,
@@ -20,7 +21,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -167,6 +168,29 @@ impl Bdev {
     /// Makes all writes that have completed durable. Starts at once.
     pub fn flush(&self) -> impl Future<Output = Result<(), Der>> + use<> {
         self.without_data(DSS_BDEV_FLUSH, 0, 0)
+    }
+
+    /// Ends when the device was evicted or removed. This handle and its clones take no more I/O then, also after the device is back: drop them, wait
+    /// until nothing of it is [in flight](Bdev::in_flight), and open again: until the device can be used that is answered `DER_IO`. One
+    /// task waits at a time.
+    pub async fn gone(&self) {
+        poll_fn(|cx| {
+            let waker = lend(cx.waker());
+            // SAFETY: V1; the waker is lent for the call.
+            let gone = unsafe { (engine::host().bdev_gone)(self.0.raw.as_ptr(), &raw const waker) };
+            // An error is a handle that is no more.
+            if gone == 0 {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        })
+        .await;
+    }
+
+    /// I/Os at the device.
+    pub fn in_flight(&self) -> u32 {
+        self.0.in_flight.get()
     }
 
     fn without_data(

@@ -1,10 +1,11 @@
 //! A target's share of its device.
 //!
-//! Invariants: H1, H3 and H4 of `guard.rs`, B1 of `buffer.rs`. `done` of an accepted I/O is called once, by the share's
+//! Invariants: H1, H3 and H4 of `guard.rs`, B1 of `buffer.rs`, W2 of `waker.rs`. `done` of an accepted I/O is called once, by the share's
 //! own poller.
 #![allow(unsafe_code, reason = "functions that modules call")]
 
 use super::buffer::{Covered, give, taken};
+use super::waker::Kept;
 use crate::guard::{Place, bad_handle, coded, entry, module, place, ult as calling_ult};
 use crate::handles::Object;
 use crate::host::TargetShare;
@@ -13,10 +14,12 @@ use crate::names::task_name;
 use daos_errno::{Der, from_errno};
 use module_abi::{
     DSS_BDEV_FLUSH, DSS_BDEV_FUA, DSS_BDEV_READ, DSS_BDEV_UNMAP, DSS_BDEV_WRITE,
-    DSS_BDEV_WRITE_ZEROES, dss_bdev, dss_bdev_info, dss_bdev_io, dss_buf, dss_module,
+    DSS_BDEV_WRITE_ZEROES, dss_bdev, dss_bdev_info, dss_bdev_io, dss_buf, dss_module, dss_waker,
 };
 use slab::Slab;
-use spdk_bdev::{BdevError, BdevErrorKind, Completion, Geometry, IoQueue, Op, Reject, Request};
+use spdk_bdev::{
+    BdevError, BdevErrorKind, Completion, EndWatch, Geometry, IoQueue, Op, Reject, Request,
+};
 use spdk_thread::sync::Notify;
 use spdk_thread::{Period, PollResult, Poller, TaskWaker};
 use std::cell::{Cell, RefCell};
@@ -24,6 +27,7 @@ use std::ffi::c_void;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 type Done = unsafe extern "C" fn(arg: *mut c_void, rc: i32, buf: dss_buf);
@@ -48,6 +52,7 @@ pub(crate) struct OpenShare {
     share: TargetShare,
     geometry: Geometry,
     queue: IoQueue,
+    end: EndWatch,
     waiting: RefCell<Slab<Waiter>>,
     /// ULTs that wait for a place in the queue; each completion lets one try.
     room: Notify,
@@ -119,6 +124,24 @@ pub(crate) unsafe extern "C" fn io_wait(bdev: *mut dss_bdev, io: *mut dss_bdev_i
     })
 }
 
+pub(crate) unsafe extern "C" fn gone(bdev: *mut dss_bdev, lent: *const dss_waker) -> i32 {
+    entry("bdev_gone", Der::MISC.neg(), || {
+        let open = place("bdev_gone", None, Place::Xstream).and_then(|here| {
+            here.handles.with(bdev, |_, object| match object {
+                Object::Bdev(open) => Some(Rc::clone(open)),
+                _ => None,
+            })
+        });
+        let open = match open.map_err(bad_handle("bdev_gone")) {
+            Ok(open) => open,
+            Err(der) => return der.neg(),
+        };
+        // SAFETY: W2: lent for this call, or NULL.
+        let waker = unsafe { Kept::clone_of(lent) }.map(|kept| Arc::new(kept).into());
+        i32::from(open.end.is_over(waker.as_ref()))
+    })
+}
+
 pub(crate) unsafe extern "C" fn close(bdev: *mut dss_bdev) {
     entry("bdev_close", (), || {
         let Ok(here) = place("bdev_close", None, Place::Xstream) else {
@@ -141,12 +164,18 @@ impl OpenShare {
     ) -> Result<Rc<OpenShare>, Der> {
         let xstream = engine_xstream::current().ok_or(Der::OP_NOT_PERMITTED)?;
         let thread = xstream.thread();
-        let queue = share
-            .descriptor
-            .get_channel(thread)
-            .and_then(|channel| channel.queue(depth));
-        let queue = queue.map_err(|error| {
-            tracing::error!(module = module.name, %error, "share not opened");
+        let opened = share.descriptor.get_channel(thread).and_then(|channel| {
+            let queue = channel.queue(depth)?;
+            Ok((queue, channel.watch_end()))
+        });
+        let (queue, end) = opened.map_err(|error| {
+            // Who waits for the device asks every now and then.
+            match error.kind() {
+                BdevErrorKind::Gone { .. } => {
+                    tracing::debug!(module = module.name, %error, "share not opened");
+                }
+                _ => tracing::error!(module = module.name, %error, "share not opened"),
+            }
             der_of(&error)
         })?;
         let geometry = share.descriptor.geometry();
@@ -154,6 +183,7 @@ impl OpenShare {
             share,
             geometry,
             queue,
+            end,
             waiting: RefCell::default(),
             room: Notify::new(),
             poller: RefCell::default(),

@@ -54,7 +54,7 @@ pub fn structs() -> Vec<Struct> {
             barrier_create, barrier_wait, barrier_free, bdev_io_wait, rpc_call_wait, rpc_answer_free,
             sched_req_get, sched_req_turn, sched_req_yield, sched_req_asleep, sched_req_put,
             space_report, space_pressure, space_forget, chore_register,
-            iv_class_register, iv_call, iv_call_wait, iv_cached, iv_system_ns }
+            iv_class_register, iv_call, iv_call_wait, iv_cached, iv_system_ns, bdev_gone }
         dss_iv_key { class_id, len, bytes }
         dss_iv_version { term, sequence }
         dss_iv_value { data, len }

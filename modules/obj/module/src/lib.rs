@@ -10,6 +10,7 @@
 //! | `classify` | requests by class, for the scheduler |
 //! | `device` | this target's share of its device, as the store wants it |
 //! | `target` | what one xstream knows: its store, uploads, readers' pins, metrics |
+//! | `keep` | a store over evictions, removals and returns of its device |
 //! | `start` | setup and cleanup: opening, formatting, making the targets agree |
 //! | `pools` | pools and containers, on the system xstream |
 //! | `objects` | put, get, list on a target |
@@ -23,6 +24,7 @@
 mod classify;
 mod device;
 mod failure;
+mod keep;
 mod objects;
 mod pools;
 mod reclaim;

@@ -6,9 +6,8 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 use module_sdk::{ReqClass, SchedReq, now_ns, sleep};
@@ -17,6 +16,7 @@ use uuid::Uuid;
 
 use crate::device::Device;
 use crate::failure::Failure;
+use crate::keep::first;
 use crate::target::{Slot, Target, on_all};
 
 /// How often leases are looked at while there are any.
@@ -24,13 +24,20 @@ const LEASE_CHECK: Duration = Duration::from_secs(1);
 /// Pause after a version that could not be dropped everywhere.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Runs until the store closes.
+/// Runs until the module is cleaned up.
 pub(crate) async fn run(target: Rc<Target>) {
     loop {
         // Made before looking, so that nothing is missed between looking and waiting.
         let notified = target.work.notified();
-        let Slot::Open(store) = target.slot.borrow().clone() else {
-            return;
+        let slot = target.slot.borrow().clone();
+        let store = match slot {
+            Slot::Open(store) => store,
+            Slot::Closed => return,
+            // Its device may come back.
+            Slot::Waiting | Slot::Failed(_) => {
+                notified.await;
+                continue;
+            }
         };
         let leases = expire(&target, &store).await;
         let stuck = drop_all(&target, &store).await;
@@ -109,18 +116,4 @@ async fn drop_everywhere(store: &Store<Device>, reclaim: Reclaim) -> Result<(), 
         result?;
     }
     Ok(store.reclaim_done(reclaim).await?)
-}
-
-/// Returns with whichever is first.
-async fn first(
-    mut a: Pin<&mut impl Future<Output = ()>>,
-    mut b: Pin<&mut impl Future<Output = ()>>,
-) {
-    std::future::poll_fn(|cx| {
-        if a.as_mut().poll(cx).is_ready() || b.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        Poll::Pending
-    })
-    .await;
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::device::Device;
 use crate::failure::Failure;
+use crate::keep;
 use crate::pools::{Meta, meta_of};
 use crate::reclaim;
 use crate::target::{Slot, Target, on_all, on_target};
@@ -43,36 +44,69 @@ pub(crate) async fn setup() -> Result<(), Der> {
     }
     if serving == 0 {
         error!("no target has a store that can be opened: there is nothing to serve");
+        cleanup().await?;
         return Err(Der::NONEXIST);
     }
     agree().await;
     Ok(())
 }
 
-enum Opened {
+pub(crate) enum Opened {
     Serving(String),
     Down(Failure),
 }
 
+/// Opens this target's store, and keeps it open from then on.
 async fn open(target: Rc<Target>, targets: u32) -> Result<Opened, Failure> {
     if let Slot::Open(_) = &*target.slot.borrow() {
         return Ok(Opened::Serving("is open already".into()));
     }
-    let device = Device(Bdev::open()?);
+    *target.slot.borrow_mut() = Slot::Waiting;
+    let (device, opened) = match Bdev::open() {
+        Ok(bdev) => {
+            let device = Device(bdev);
+            let opened = open_on(&target, targets, device.clone()).await?;
+            (Some(device), opened)
+        }
+        Err(Der::IO) => {
+            *target.slot.borrow_mut() = Slot::Failed(keep::gone());
+            (None, Opened::Down(keep::gone()))
+        }
+        Err(der) => return Err(der.into()),
+    };
+    drop(spawn("obj_reclaim", reclaim::run(target.clone()))?);
+    let keeper = spawn("obj_keep", keep::run(target.clone(), targets, device))?;
+    *target.keeper.borrow_mut() = Some(keeper);
+    Ok(opened)
+}
+
+/// Opens the store of a device, which is the target's from then on.
+pub(crate) async fn open_on(
+    target: &Target,
+    targets: u32,
+    device: Device,
+) -> Result<Opened, Failure> {
     let text = device.0.info().device_name.clone();
     match open_store(device, target.index, targets).await {
         Ok((store, report, tasks)) => {
             for task in tasks {
                 drop(spawn("obj_log", task)?);
             }
+            if target.is_closed() {
+                store.close().await;
+                let text = "the target is stopping";
+                return Ok(Opened::Down(Failure::new(Der::SHUTDOWN, text)));
+            }
             target.measure(&store);
             *target.slot.borrow_mut() = Slot::Open(store);
-            drop(spawn("obj_reclaim", reclaim::run(target.clone()))?);
+            target.work.notify_all();
             Ok(Opened::Serving(describe(&text, &report)))
         }
         Err(error) => {
             let failure = Failure::from(error.clone());
-            *target.slot.borrow_mut() = Slot::Failed(failure.clone());
+            if !target.is_closed() {
+                *target.slot.borrow_mut() = Slot::Failed(failure.clone());
+            }
             if is_damage(&error) {
                 Ok(Opened::Down(failure))
             } else {
@@ -136,7 +170,7 @@ fn describe(device: &str, report: &OpenReport) -> String {
 
 /// Makes the targets agree on pools and containers: target 0 is the truth. What it does not know was being created or
 /// destroyed when the engine stopped; what another does not know was lost with that target's device.
-async fn agree() {
+pub(crate) async fn agree() {
     let mut metas = on_all("obj_meta", |target| async move { meta_of(&target) })
         .await
         .into_iter();
@@ -204,8 +238,14 @@ pub(crate) async fn cleanup() -> Result<(), Der> {
     let closed = on_all("obj_close", |target| async move {
         let slot = target.slot.replace(Slot::Closed);
         target.work.notify_all();
+        target.closing.notify_all();
         if let Slot::Open(store) = slot {
             store.close().await;
+        }
+        let keeper = target.keeper.borrow_mut().take();
+        if let Some(keeper) = keeper {
+            // A panic was reported where it happened.
+            let _ = keeper.await;
         }
         Ok(())
     });

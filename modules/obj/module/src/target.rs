@@ -3,16 +3,20 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use module_sdk::sync::{Notify, Semaphore};
-use module_sdk::{Counter, Der, Gauge, ModuleInfo, PerXstream, Tags, TlsKey, Xs, spawn_on};
+use module_sdk::{
+    Counter, Der, Gauge, JoinHandle, ModuleInfo, PerXstream, Tags, TlsKey, Xs, spawn_on,
+};
 use obj_store::Store;
 use uuid::Uuid;
 
 use crate::device::Device;
 use crate::failure::Failure;
+use crate::keep::first;
 
 /// An upload that neither commits nor renews for this long is aborted; a reader's pin that is not renewed ends.
 pub(crate) const LEASE: Duration = Duration::from_secs(120);
@@ -131,6 +135,10 @@ pub(crate) struct Target {
     pub(crate) leases: RefCell<HashMap<(Uuid, String, u64), u64>>,
     /// Something is to be reclaimed, or the store closes.
     pub(crate) work: Notify,
+    /// The module is being cleaned up.
+    pub(crate) closing: Notify,
+    /// The task that keeps the store open (`keep`).
+    pub(crate) keeper: RefCell<Option<JoinHandle<()>>>,
     pub(crate) metrics: Metrics,
     /// When the scheduler was last told what pools have, ns.
     told: Cell<u64>,
@@ -185,6 +193,8 @@ impl Target {
             next_pin: Cell::new(1),
             leases: RefCell::default(),
             work: Notify::new(),
+            closing: Notify::new(),
+            keeper: RefCell::default(),
             metrics: Metrics::new(index),
             told: Cell::new(0),
         }
@@ -206,6 +216,20 @@ impl Target {
             }
             Slot::Waiting => Err(Failure::new(Der::AGAIN, "the target is starting")),
             Slot::Closed => Err(Failure::new(Der::SHUTDOWN, "the target is stopping")),
+        }
+    }
+
+    /// The module has been cleaned up here.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(&*self.slot.borrow(), Slot::Closed)
+    }
+
+    /// Waits, but not beyond the module's end.
+    pub(crate) async fn unless_closing(&self, wait: impl Future<Output = ()>) {
+        // Made before looking, so that nothing is missed in between.
+        let closing = self.closing.notified();
+        if !self.is_closed() {
+            first(pin!(wait), pin!(closing)).await;
         }
     }
 

@@ -2,21 +2,21 @@
 
 use core::cell::{Cell, RefCell};
 use core::fmt;
-use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::Waker;
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use spdk_env::DmaBuf;
 use spdk_thread::{FdWatch, Interest, IoChannel, IoDevice, Period, PollResult, Poller, Thread};
 
-use crate::health::Counters;
+use crate::health::{Counters, HealthBook};
+use crate::life::{End, EndWatch};
 use crate::operation::{Operation, Operations, ROUTE};
 use crate::queue::Limits;
-use crate::registry::{Entry, Mode, Opened};
+use crate::registry::{Mode, Opened};
 use crate::table::{IoTable, Lane};
 use crate::{
-    BdevChannel, BdevError, BdevErrorKind, Completion, CompletionSink, Geometry, IoQueue, Request,
+    Bdev, BdevChannel, BdevError, BdevErrorKind, Completion, CompletionSink, Geometry, IoQueue, Request,
 };
 
 /// Futures of one channel that are at the device at once; more wait in line.
@@ -34,7 +34,7 @@ pub(crate) struct Core {
     /// At the device.
     outstanding: Cell<u32>,
     counters: Arc<Counters>,
-    evicted: Arc<AtomicBool>,
+    end: Arc<End>,
     poller: RefCell<Option<Poller>>,
     /// Keeps the device's descriptor in the reactor's set.
     watch: RefCell<Option<FdWatch>>,
@@ -54,8 +54,8 @@ struct State {
 }
 
 impl Core {
-    fn start(entry: &Entry, thread: &Thread) -> Result<Rc<Core>, BdevError> {
-        let device = entry.bdev.create_channel(thread)?;
+    fn start(facts: &Facts, thread: &Thread) -> Result<Rc<Core>, BdevError> {
+        let device = facts.bdev.create_channel(thread)?;
         let capacity = device.capacity();
         let depth = MAX_OPERATIONS.min(capacity / 2).max(1);
         let watch = device
@@ -65,15 +65,15 @@ impl Core {
         // Route 0: the first lane.
         table.add_lane(depth);
         let core = Rc::new(Core {
-            name: Arc::clone(&entry.name),
+            name: Arc::clone(&facts.name),
             state: RefCell::new(State { device, table }),
-            block_size: entry.geometry.block_size,
+            block_size: facts.bdev.geometry().block_size,
             operations: Operations::new(depth),
             capacity,
             reserved: Cell::new(depth),
             outstanding: Cell::new(0),
-            counters: entry.health.join(),
-            evicted: Arc::clone(&entry.evicted),
+            counters: facts.health.join(),
+            end: Arc::clone(&facts.end),
             poller: RefCell::new(None),
             has_watch: watch.is_some(),
             watch: RefCell::new(watch),
@@ -93,10 +93,10 @@ impl Core {
         &self.name
     }
 
-    /// Whether the device was taken out of use.
+    /// Whether the device was taken out of use, or is gone.
     #[inline]
-    pub(crate) fn is_evicted(&self) -> bool {
-        self.evicted.load(Ordering::Relaxed)
+    pub(crate) fn is_over(&self) -> bool {
+        self.end.is_over()
     }
 
     pub(crate) fn operations(&self) -> &Operations {
@@ -269,12 +269,18 @@ impl Drop for ChannelCore {
     }
 }
 
-pub(crate) fn io_device(name: &str, entry: Weak<Entry>) -> IoDevice<ChannelCore> {
-    IoDevice::new(name, move |thread: &Thread| {
-        let Some(entry) = entry.upgrade() else {
-            return Err("the device is gone".to_owned());
-        };
-        Core::start(&entry, thread)
+/// What channels of one life of a device are made of.
+pub(crate) struct Facts {
+    pub(crate) name: Arc<str>,
+    pub(crate) health: Arc<HealthBook>,
+    pub(crate) bdev: Arc<dyn Bdev>,
+    pub(crate) end: Arc<End>,
+}
+
+pub(crate) fn io_device(facts: Facts) -> IoDevice<ChannelCore> {
+    let name = Arc::clone(&facts.name);
+    IoDevice::new(&name, move |thread: &Thread| {
+        Core::start(&facts, thread)
             .map(ChannelCore)
             .map_err(|why| why.to_string())
     })
@@ -312,6 +318,13 @@ impl Channel {
     #[must_use]
     pub fn name(&self) -> &str {
         self.core().name()
+    }
+
+    /// To hear when the device is evicted or removed: this channel, its queues and all others made before refuse I/O from then on. Who
+    /// wants to go on drops them and asks the descriptor for a new one, once the device is back.
+    #[must_use]
+    pub fn watch_end(&self) -> EndWatch {
+        EndWatch::new(&self.core().end)
     }
 
     /// I/Os of all holders that are at the device.

@@ -67,6 +67,18 @@ pub enum BdevErrorKind {
         /// Why.
         why: String,
     },
+    /// Evicted or removed.
+    #[error("block device `{device}` was evicted or removed: `keel devices` says why")]
+    Gone {
+        /// The device.
+        device: String,
+    },
+    /// Put back while it is in use.
+    #[error("block device `{device}` is in use: only one that was evicted or removed can be put back")]
+    NotGone {
+        /// The device.
+        device: String,
+    },
     /// More queues than the channel can carry.
     #[error(
         "a queue of depth {asked} does not fit on the channel of `{device}`: {free} of its {capacity} I/Os are free"
@@ -226,7 +238,7 @@ pub enum Reject {
     #[error("the device does not support it")]
     Unsupported,
     /// The device was taken out of use.
-    #[error("the device was evicted: `keel devices` says why")]
+    #[error("the device was evicted or removed: `keel devices` says why")]
     Evicted,
     /// As many I/Os as the queue holds are submitted and not reaped.
     #[error("the queue is full ({depth} I/Os)")]

@@ -42,6 +42,41 @@ impl Geometry {
         self.num_blocks * u64::from(self.block_size)
     }
 
+    /// Whether a device with these numbers can go on for one that had `before`; the text says why not. It may have grown.
+    ///
+    /// # Errors
+    /// The first number that users of the device before rely on.
+    pub fn continues(&self, before: &Geometry) -> Result<(), String> {
+        if self.block_size != before.block_size {
+            return Err(format!(
+                "its blocks have {} bytes and had {}",
+                self.block_size, before.block_size
+            ));
+        }
+        if self.num_blocks < before.num_blocks {
+            return Err(format!(
+                "it has {} blocks and had {}",
+                self.num_blocks, before.num_blocks
+            ));
+        }
+        if self.max_io_blocks < before.max_io_blocks {
+            return Err("it takes shorter I/O than before".into());
+        }
+        if self.volatile_write_cache && !before.volatile_write_cache {
+            return Err("it has a volatile write cache and had none".into());
+        }
+        if before.unmap_zeroes && !self.unmap_zeroes {
+            return Err("what is unmapped reads as zeroes no longer".into());
+        }
+        let lacks = Op::ALL
+            .into_iter()
+            .find(|op| before.supports.contains(*op) && !self.supports.contains(*op));
+        match lacks {
+            Some(op) => Err(format!("it no longer supports {op}")),
+            None => Ok(()),
+        }
+    }
+
     /// Checks what devices promise about their own numbers; the text says what is wrong.
     ///
     /// # Errors
@@ -143,6 +178,40 @@ mod tests {
         ];
         for (geometry, text) in cases {
             assert_eq!(geometry.check().unwrap_err(), text);
+        }
+    }
+
+    #[test]
+    fn a_device_goes_on_for_another_if_nobody_can_tell_but_by_its_size() {
+        let before = Geometry::new(4096, 8);
+        let grown = Geometry {
+            num_blocks: 9,
+            ..before
+        };
+        assert_eq!(grown.continues(&before), Ok(()));
+        let cases = [
+            (before, "it has 8 blocks and had 9"),
+            (
+                Geometry::new(512, 100),
+                "its blocks have 512 bytes and had 4096",
+            ),
+            (
+                Geometry {
+                    volatile_write_cache: true,
+                    ..grown
+                },
+                "it has a volatile write cache and had none",
+            ),
+            (
+                Geometry {
+                    supports: OpSet::ALL.without(Op::Unmap),
+                    ..grown
+                },
+                "it no longer supports unmap",
+            ),
+        ];
+        for (geometry, text) in cases {
+            assert_eq!(geometry.continues(&grown).unwrap_err(), text);
         }
     }
 }

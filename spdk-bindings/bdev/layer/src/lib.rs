@@ -6,7 +6,8 @@
 //! - [`Registry`]: the devices of the process by name; [`Registry::open`] gives a [`Descriptor`] (one writer at a time);
 //! - [`Descriptor::get_channel`]: the calling thread's [`Channel`], shared by all that ask on that thread;
 //! - [`IoQueue`]: the fast path: requests in, completions out, by value, without allocation, lock or reference count per I/O;
-//! - [`Channel::read`] and its siblings: the same path as futures.
+//! - [`Channel::read`] and its siblings: the same path as futures;
+//! - [`Channel::watch_end`]: tells when the device was evicted or removed; who has it open then closes it and opens it again.
 //!
 //! The layer checks every request (range, length, buffer, mode, support) before a device sees it, counts I/O and errors
 //! ([`Health`]), and routes completions. A buffer belongs to the operation until its completion: dropping a future, a queue
@@ -23,6 +24,7 @@ mod device;
 mod error;
 mod geometry;
 mod health;
+mod life;
 mod operation;
 mod queue;
 mod registry;
@@ -35,6 +37,7 @@ pub use device::{Bdev, BdevChannel};
 pub use error::{BdevError, BdevErrorKind, Reject, Rejected};
 pub use geometry::Geometry;
 pub use health::{Health, OpCounts};
+pub use life::EndWatch;
 pub use queue::{IoQueue, Ready};
 pub use registry::{Descriptor, Mode, Registry};
 pub use request::{Completion, Op, OpSet, Request};

@@ -129,7 +129,7 @@ impl Future for Operation {
         let operations = core.operations();
         match core::mem::replace(&mut self.step, Step::Done) {
             Step::Start(limits, request) => {
-                if !limits.accepts(&request) || core.is_evicted() {
+                if !limits.accepts(&request) || core.is_over() {
                     let why = limits.why(&request, &core);
                     let (error, buf) = Rejected { request, why }.into_error(core.name());
                     return Poll::Ready((Err(error), buf));

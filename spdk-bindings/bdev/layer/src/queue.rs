@@ -57,7 +57,7 @@ impl Limits {
     #[cold]
     pub(crate) fn why(&self, request: &Request, core: &Core) -> Reject {
         let blocks = u64::from(request.blocks);
-        if core.is_evicted() {
+        if core.is_over() {
             Reject::Evicted
         } else if !self.supports.contains(request.op) {
             Reject::Unsupported
@@ -121,7 +121,7 @@ impl IoQueue {
     /// [`Rejected`] with the request: bad range, length, buffer or mode, or the queue is full (reap first).
     #[inline]
     pub fn submit(&self, request: Request) -> Result<(), Rejected> {
-        if !self.limits.accepts(&request) || self.core.is_evicted() {
+        if !self.limits.accepts(&request) || self.core.is_over() {
             let why = self.limits.why(&request, &self.core);
             return Err(Rejected { request, why });
         }

@@ -1,14 +1,13 @@
 //! The devices of a process by name, and who has them open.
 
 use core::fmt;
-use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use spdk_thread::{IoDevice, Thread};
+use spdk_thread::Thread;
 
-use crate::channel::{self, ChannelCore};
 use crate::health::HealthBook;
+use crate::life::{Life, Withdrawn};
 use crate::{Bdev, BdevError, BdevErrorKind, Channel, Geometry, Health, Op};
 
 /// How a device is opened.
@@ -28,13 +27,12 @@ pub struct Registry {
 }
 
 pub(crate) struct Entry {
-    pub(crate) bdev: Arc<dyn Bdev>,
-    pub(crate) name: Arc<str>,
+    name: Arc<str>,
+    /// Of the first life: later ones continue it ([`Geometry::continues`]).
     pub(crate) geometry: Geometry,
-    pub(crate) health: HealthBook,
-    /// Shared with every channel: I/O is refused while set.
-    pub(crate) evicted: Arc<AtomicBool>,
-    io_device: IoDevice<ChannelCore>,
+    /// Of all lives.
+    health: Arc<HealthBook>,
+    life: Mutex<Life>,
     holders: Mutex<Holders>,
 }
 
@@ -70,16 +68,15 @@ impl Registry {
         if devices.contains_key(&name) {
             return Err(BdevErrorKind::Exists { name }.into());
         }
-        let entry = Arc::new_cyclic(|entry| Entry {
-            bdev,
-            name: name.as_str().into(),
+        let (health, shared) = (Arc::default(), name.as_str().into());
+        let entry = Entry {
+            life: Mutex::new(Life::begin(&shared, &health, bdev)),
+            name: shared,
             geometry,
-            health: HealthBook::default(),
-            evicted: Arc::default(),
-            io_device: channel::io_device(&name, entry.clone()),
+            health,
             holders: Mutex::default(),
-        });
-        devices.insert(name, entry);
+        };
+        devices.insert(name, Arc::new(entry));
         Ok(())
     }
 
@@ -129,16 +126,14 @@ impl Registry {
     pub fn list(&self) -> Vec<Arc<dyn Bdev>> {
         lock(&self.devices)
             .values()
-            .map(|entry| Arc::clone(&entry.bdev))
+            .map(|entry| entry.bdev())
             .collect()
     }
 
     /// One device, open or not.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<dyn Bdev>> {
-        lock(&self.devices)
-            .get(name)
-            .map(|entry| Arc::clone(&entry.bdev))
+        lock(&self.devices).get(name).map(|entry| entry.bdev())
     }
 
     /// The counters of a device.
@@ -153,16 +148,62 @@ impl Registry {
             .ok_or_else(|| not_found(name, &devices))
     }
 
-    /// Takes a device out of use, or puts it back: while it is evicted every new I/O is refused ([`crate::Reject::Evicted`]); what is out ends as
-    /// it would. DAOS: a blobstore in state OUT.
+    /// Takes a device out of use, or puts it back. What was opened before refuses every new I/O from then on, also after the device
+    /// is back ([`Reject::Evicted`](crate::Reject::Evicted), [`Channel::watch_end`]); what is out ends as it would. While it is
+    /// out there are no new channels. DAOS: a blobstore in state OUT.
     ///
     /// # Errors
     /// [`BdevErrorKind::NotFound`].
     pub fn set_evicted(&self, name: &str, evicted: bool) -> Result<(), BdevError> {
+        let entry = self.entry(name)?;
+        let mut life = lock(&entry.life);
+        if evicted {
+            life.end.end();
+        } else if life.end.is_over() {
+            *life = Life::begin(&entry.name, &entry.health, Arc::clone(&life.bdev));
+        }
+        Ok(())
+    }
+
+    /// A device was removed: as if evicted, and the registry keeps nothing of it but its name, its numbers and its counters.
+    ///
+    /// # Errors
+    /// [`BdevErrorKind::NotFound`].
+    pub fn withdraw(&self, name: &str) -> Result<(), BdevError> {
+        let entry = self.entry(name)?;
+        let mut life = lock(&entry.life);
+        life.end.end();
+        let stands_in = Arc::new(Withdrawn::of(&*life.bdev));
+        *life = Life::begin(&entry.name, &entry.health, stands_in);
+        life.end.end();
+        Ok(())
+    }
+
+    /// The device of this name is there again, as `bdev`. It stays out of use until [`Registry::set_evicted`] lets it in; descriptors
+    /// are descriptors of this one from now on.
+    ///
+    /// # Errors
+    /// [`BdevErrorKind::NotFound`]; [`BdevErrorKind::NotGone`]; [`BdevErrorKind::Geometry`] when it is not as it was.
+    pub fn put_back(&self, bdev: Arc<dyn Bdev>) -> Result<(), BdevError> {
+        let entry = self.entry(bdev.name())?;
+        let mut life = lock(&entry.life);
+        if !life.end.is_over() {
+            let device = bdev.name().to_owned();
+            return Err(BdevErrorKind::NotGone { device }.into());
+        }
+        let continues = bdev.geometry().continues(&entry.geometry);
+        continues.map_err(|why| BdevErrorKind::Geometry {
+            name: bdev.name().to_owned(),
+            why,
+        })?;
+        life.bdev = bdev;
+        Ok(())
+    }
+
+    fn entry(&self, name: &str) -> Result<Arc<Entry>, BdevError> {
         let devices = lock(&self.devices);
         let entry = devices.get(name).ok_or_else(|| not_found(name, &devices))?;
-        entry.evicted.store(evicted, Ordering::Release);
-        Ok(())
+        Ok(Arc::clone(entry))
     }
 
     /// Forgets a device that nobody has open.
@@ -189,9 +230,15 @@ impl Registry {
             }
             .into());
         }
-        let bdev = Arc::clone(&entry.bdev);
+        let bdev = entry.bdev();
         devices.remove(name);
         Ok(bdev)
+    }
+}
+
+impl Entry {
+    fn bdev(&self) -> Arc<dyn Bdev> {
+        Arc::clone(&lock(&self.life).bdev)
     }
 }
 
@@ -247,10 +294,10 @@ impl Drop for Opened {
 }
 
 impl Descriptor {
-    /// The device.
+    /// The device, as it is now.
     #[must_use]
-    pub fn bdev(&self) -> &Arc<dyn Bdev> {
-        &self.opened.entry.bdev
+    pub fn bdev(&self) -> Arc<dyn Bdev> {
+        self.opened.entry.bdev()
     }
 
     /// The device's name.
@@ -281,10 +328,18 @@ impl Descriptor {
     /// it goes when its last holder does and its I/O has come back.
     ///
     /// # Errors
-    /// [`BdevErrorKind::Channel`].
+    /// [`BdevErrorKind::Channel`]; [`BdevErrorKind::Gone`] while the device is evicted or removed.
     pub fn get_channel(&self, thread: &Thread) -> Result<Channel, BdevError> {
+        let io_device = {
+            let life = lock(&self.opened.entry.life);
+            if life.end.is_over() {
+                let device = self.name().to_owned();
+                return Err(BdevErrorKind::Gone { device }.into());
+            }
+            life.io_device.clone()
+        };
         let channel = thread
-            .get_io_channel(&self.opened.entry.io_device)
+            .get_io_channel(&io_device)
             .map_err(|why| BdevError::channel(self.name(), why.to_string()))?;
         Ok(Channel::new(channel, Arc::clone(&self.opened)))
     }

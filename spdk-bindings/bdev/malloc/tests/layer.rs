@@ -5,6 +5,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Wake;
 
 use bdev_malloc::MallocBdev;
 use spdk_bdev::{BdevErrorKind, Descriptor, Mode, Op, Registry, Request};
@@ -33,6 +35,15 @@ fn filled(blocks: usize, byte: u8) -> DmaBuf {
     let mut buf = DmaBuf::alloc(blocks * BLOCK).unwrap();
     buf.as_mut_slice().fill(byte);
     buf
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
@@ -443,18 +454,73 @@ fn an_evicted_device_refuses_and_finishes_what_it_has() {
     let channel = descriptor.get_channel(&thread).unwrap();
     let queue = channel.queue(4).unwrap();
     queue.submit(Request::write(0, 1, filled(1, 5))).unwrap();
+    let woken = Arc::new(Woken::default());
+    let waker = Arc::clone(&woken).into();
+    let watch = channel.watch_end();
+    assert!(!watch.is_over(Some(&waker)));
     registry.set_evicted("mem", true).unwrap();
+    assert!(watch.is_over(None) && woken.0.load(Ordering::Relaxed));
     let refused = queue.submit(Request::read(0, 1, filled(1, 0))).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "read of 1 blocks at lba 0 rejected: the device was evicted: `keel devices` says why"
+        "read of 1 blocks at lba 0 rejected: the device was evicted or removed: `keel devices` says why"
     );
     assert!(refused.request.buf.is_some());
     let other = channel.clone();
     let read = lockstep.block_on(&thread, async move { other.flush().await });
     assert!(read.unwrap().unwrap_err().to_string().contains("evicted"));
     assert_eq!(queue.reap(4, |done| assert!(done.result.is_ok())), 1);
+    assert_eq!(
+        descriptor.get_channel(&thread).unwrap_err().to_string(),
+        "block device `mem` was evicted or removed: `keel devices` says why"
+    );
     registry.set_evicted("mem", false).unwrap();
+    // Who had it open has to open it again.
+    assert!(queue.submit(Request::read(0, 1, filled(1, 0))).is_err());
+    assert!(channel.watch_end().is_over(None));
+    let again = descriptor.get_channel(&thread).unwrap();
+    let queue = again.queue(4).unwrap();
     queue.submit(Request::read(0, 1, filled(1, 0))).unwrap();
+    assert!(!again.watch_end().is_over(None));
     assert!(registry.set_evicted("nobody", true).is_err());
+}
+
+#[test]
+fn a_device_that_was_removed_comes_back_under_the_same_descriptor() {
+    let registry = registry();
+    let descriptor = open(&registry, "mem");
+    let mut lockstep = Lockstep::new();
+    let thread = lockstep.thread("t");
+    let before = registry.get("mem").unwrap();
+    let (uuid, geometry) = (before.uuid(), before.geometry());
+    let gone = Arc::downgrade(&before);
+    drop(before);
+    let channel = descriptor.get_channel(&thread).unwrap();
+    let again = |blocks| -> Arc<dyn spdk_bdev::Bdev> {
+        Arc::new(MallocBdev::new("mem", geometry.block_size, blocks).unwrap())
+    };
+    let in_use = registry.put_back(again(geometry.num_blocks)).unwrap_err();
+    assert!(in_use.to_string().contains("is in use"), "{in_use}");
+    registry.withdraw("mem").unwrap();
+    // It is listed as it was, and nothing keeps it once its channels are closed.
+    let listed = registry.get("mem").unwrap();
+    assert_eq!((listed.uuid(), listed.geometry()), (uuid, geometry));
+    assert_eq!(descriptor.bdev().driver(), "malloc");
+    drop((channel, listed));
+    lockstep.settle();
+    assert!(gone.upgrade().is_none());
+    let smaller = registry
+        .put_back(again(geometry.num_blocks - 1))
+        .unwrap_err();
+    assert!(
+        smaller.to_string().contains("blocks and had"),
+        "{smaller}"
+    );
+    registry.put_back(again(geometry.num_blocks)).unwrap();
+    assert!(descriptor.get_channel(&thread).is_err(), "not let in yet");
+    registry.set_evicted("mem", false).unwrap();
+    let channel = descriptor.get_channel(&thread).unwrap();
+    let flushed = lockstep.block_on(&thread, async move { channel.flush().await });
+    flushed.unwrap().unwrap();
+    assert_ne!(descriptor.bdev().uuid(), uuid, "it is the new one");
 }
