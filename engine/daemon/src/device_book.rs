@@ -3,6 +3,7 @@
 //! Changes and the periodic look (`device_watch`) happen on a thread of their own, because they write files and ask devices. Reading is a
 //! lock away.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -17,8 +18,10 @@ use spdk_bdev::Registry;
 use spdk_ring::oneshot;
 use uuid::Uuid;
 
+use crate::device_return::{Slot, Stranger};
 use crate::error::BootError;
 use crate::ras::{DeviceEvent, Ras};
+use crate::ssds::Bays;
 
 /// For devices to say how they are.
 const LOOK_PATIENCE_NS: u64 = 2_000_000_000;
@@ -35,7 +38,9 @@ pub(crate) struct Opened {
 /// A namespace of an SSD.
 #[derive(Clone)]
 pub(crate) struct OnSsd {
-    pub(crate) ssd: Arc<NvmeDevice>,
+    pub(crate) address: String,
+    /// `None` once it was removed.
+    pub(crate) ssd: Option<Arc<NvmeDevice>>,
     pub(crate) namespace: u32,
     pub(crate) block_size: u32,
 }
@@ -63,6 +68,8 @@ pub(crate) enum Ask {
     Look(oneshot::Sender<()>),
     /// Something happened to the SSD at this address.
     Ssd(String, Event),
+    /// The SSD that was put into this slot came up, or why not; and what was said about it before.
+    Attached(String, Result<Arc<NvmeDevice>, String>, Option<String>),
     Stop,
 }
 
@@ -70,10 +77,8 @@ pub(crate) enum Ask {
 pub(crate) struct Watched {
     pub(crate) opened: Opened,
     pub(crate) monitor: Monitor,
-    /// Why it is not there any more; its targets are down until the next start.
+    /// Why it is not there any more; its targets are down until it comes back, or is replaced and the engine started again.
     pub(crate) gone: Option<String>,
-    /// What is in its slot again is told once.
-    pub(crate) slot: Slot,
     /// When the SSD last answered, and what.
     pub(crate) health: Option<keel::DeviceHealth>,
     pub(crate) counters: Vec<keel::Counter>,
@@ -81,19 +86,11 @@ pub(crate) struct Watched {
     pub(crate) failed: u64,
 }
 
-/// The slot of an SSD that is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Slot {
-    /// The system still shows what was there.
-    Leaving,
-    Empty,
-    /// Something is there again.
-    Taken,
-}
-
 pub(crate) struct Inner {
     pub(crate) table: DeviceTable,
     pub(crate) devices: Vec<Watched>,
+    /// Slots of SSDs that were removed, by address.
+    pub(crate) slots: BTreeMap<String, Slot>,
 }
 
 pub(crate) struct Shared {
@@ -101,12 +98,13 @@ pub(crate) struct Shared {
     pub(crate) file: TableFile,
     pub(crate) inner: Mutex<Inner>,
     pub(crate) ras: Ras,
+    pub(crate) bays: Arc<dyn Bays>,
+    asks: Mutex<Sender<Ask>>,
 }
 
 /// The book, and the thread that keeps it. Any thread.
 pub(crate) struct DeviceBook {
     shared: Arc<Shared>,
-    asks: Mutex<Sender<Ask>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -123,6 +121,7 @@ impl DeviceBook {
         devices: Vec<Opened>,
         criteria: Criteria,
         ras: Ras,
+        bays: Arc<dyn Bays>,
         (asks, asked): (Sender<Ask>, Receiver<Ask>),
     ) -> Result<DeviceBook, BootError> {
         let mut table = file.load().map_err(BootError::cannot_use)?;
@@ -156,7 +155,6 @@ impl DeviceBook {
             opened,
             monitor: Monitor::new(criteria),
             gone: None,
-            slot: Slot::Leaving,
             health: None,
             counters: Vec::new(),
             failed: 0,
@@ -164,12 +162,15 @@ impl DeviceBook {
         let inner = Inner {
             table,
             devices: devices.into_iter().map(watch).collect(),
+            slots: BTreeMap::new(),
         };
         let shared = Arc::new(Shared {
             registry: registry.clone(),
             file,
             inner: Mutex::new(inner),
             ras,
+            bays,
+            asks: Mutex::new(asks),
         });
         let own = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -178,7 +179,6 @@ impl DeviceBook {
             .map_err(BootError::system)?;
         Ok(DeviceBook {
             shared,
-            asks: Mutex::new(asks),
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -198,7 +198,8 @@ impl DeviceBook {
         };
         let kept_reason = || record.map(|record| record.reason.clone());
         let on_ssd = device.opened.ssd.as_ref();
-        let firmware = on_ssd.map_or("", |on| on.ssd.firmware());
+        let ssd = on_ssd.and_then(|on| on.ssd.as_ref());
+        let firmware = ssd.map_or("", |ssd| ssd.firmware());
         Description {
             state: state.as_str(),
             serial: plugged.serial.clone(),
@@ -206,7 +207,7 @@ impl DeviceBook {
             firmware: firmware.to_owned(),
             reason: device.gone.clone().or_else(kept_reason).unwrap_or_default(),
             namespace: on_ssd.map_or(0, |on| on.namespace),
-            write_cache: on_ssd.is_some_and(|on| on.ssd.has_write_cache()),
+            write_cache: ssd.is_some_and(|ssd| ssd.has_write_cache()),
             health: device.health,
             counters: device.counters.clone(),
         }
@@ -229,6 +230,16 @@ impl DeviceBook {
             .filter(|record| !is_plugged(record.uuid))
             .cloned()
             .collect()
+    }
+
+    /// SSDs in the slots of others, with their addresses.
+    pub(crate) fn strangers(&self) -> Vec<(String, Stranger)> {
+        let inner = self.shared.lock();
+        let stranger = |(address, slot): (&String, &Slot)| match slot {
+            Slot::Stranger(stranger) => Some((address.clone(), stranger.clone())),
+            _ => None,
+        };
+        inner.slots.iter().filter_map(stranger).collect()
     }
 
     /// The rank that events carry.
@@ -254,9 +265,8 @@ impl DeviceBook {
     }
 
     fn send(&self, ask: Ask) {
-        let asks = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
         // A thread that is gone drops the question, and with it the way back.
-        let _ = asks.send(ask);
+        let _ = self.shared.asks().send(ask);
     }
 
     async fn ask(&self, question: impl FnOnce(oneshot::Sender<keel::Ack>) -> Ask) -> keel::Ack {
@@ -288,6 +298,29 @@ impl DeviceBook {
             let _ = thread.join();
         }
     }
+
+    /// Shuts all SSDs down in order, after everybody who used them has gone, and the book was closed.
+    pub(crate) fn shut_ssds_down(&self) {
+        let mut ssds: BTreeMap<String, Arc<NvmeDevice>> = BTreeMap::new();
+        for device in &self.shared.lock().devices {
+            if let Some((address, ssd)) = device.opened.ssd.as_ref().and_then(OnSsd::there) {
+                ssds.insert(address, ssd);
+            }
+        }
+        std::thread::scope(|scope| {
+            for ssd in ssds.values() {
+                scope.spawn(|| ssd.shut_down());
+            }
+        });
+    }
+}
+
+impl OnSsd {
+    /// The SSD with its address, while it is there.
+    pub(crate) fn there(&self) -> Option<(String, Arc<NvmeDevice>)> {
+        let ssd = self.ssd.as_ref()?;
+        Some((self.address.clone(), Arc::clone(ssd)))
+    }
 }
 
 pub(crate) fn refused(der: Der, error: String) -> keel::Ack {
@@ -305,7 +338,15 @@ fn not_a_uuid(text: &str) -> keel::Ack {
 }
 
 impl Shared {
+    pub(crate) fn asks(&self) -> Sender<Ask> {
+        let asks = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
+        asks.clone()
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

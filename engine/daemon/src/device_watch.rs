@@ -1,7 +1,6 @@
 //! The book's thread: looks at devices, hears of what happens to SSDs, changes the table.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use engine_devices::{ChangeError, DeviceTable, Kept, Monitor, Sample, State};
 use spdk_bdev::Op;
 use uuid::Uuid;
 
-use crate::device_book::{Ask, Inner, Shared, Slot, Watched, refused};
+use crate::device_book::{Ask, Inner, OnSsd, Shared, Watched, refused};
 use crate::device_health;
 use crate::ras::DeviceEvent;
 
@@ -32,6 +31,7 @@ impl Shared {
                     let _ = answer.send(());
                 }
                 Ok(Ask::Ssd(address, event)) => self.hear(&address, &event),
+                Ok(Ask::Attached(address, result, told)) => self.attached(&address, result, told),
                 Err(RecvTimeoutError::Timeout) => self.look(),
                 Ok(Ask::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -52,12 +52,12 @@ impl Shared {
         let damaged = device_health::checksum_errors(&engine_telemetry::render());
         let (mut verdicts, mut went) = (Vec::new(), Vec::new());
         let mut inner = self.lock();
-        let Inner { table, devices } = &mut *inner;
+        let Inner { table, devices, .. } = &mut *inner;
         for device in devices.iter_mut().filter(|device| device.opened.is_kept) {
             let own = device.opened.ssd.as_ref();
-            let own = own.and_then(|on| health.get(on.ssd.address()));
+            let own = own.and_then(|on| health.get(&on.address));
             if own.is_some_and(|health| health.removed) && device.gone.is_none() {
-                went.push(device.opened.plugged.uuid);
+                went.extend(device.opened.ssd.as_ref().map(|on| on.address.clone()));
                 continue;
             }
             let Some(sample) = self.sample(device, own, &damaged) else {
@@ -71,8 +71,9 @@ impl Shared {
             }
         }
         drop(inner);
-        for uuid in went {
-            self.gone(uuid, REMOVED, false);
+        went.dedup();
+        for address in went {
+            self.removed(&address);
         }
         for (uuid, why) in verdicts {
             let done = self.set_faulty(uuid, &why);
@@ -86,9 +87,7 @@ impl Shared {
     fn ask_ssds(&self) -> BTreeMap<String, DeviceHealth> {
         let mut ssds: BTreeMap<String, Arc<NvmeDevice>> = BTreeMap::new();
         for device in self.lock().devices.iter().filter(|d| d.gone.is_none()) {
-            if let Some(on) = &device.opened.ssd {
-                ssds.insert(on.ssd.address().to_owned(), Arc::clone(&on.ssd));
-            }
+            ssds.extend(device.opened.ssd.as_ref().and_then(OnSsd::there));
         }
         let ask = |(address, ssd): (String, Arc<NvmeDevice>)| (address, ssd.health());
         ssds.into_iter().map(ask).collect()
@@ -147,46 +146,10 @@ impl Shared {
         Some(sample)
     }
 
-    /// Whether something is in the slots of SSDs that are gone.
-    fn look_into_slots(&self) {
-        let mut back = Vec::new();
-        for device in self.lock().devices.iter_mut() {
-            let (Some(_), Some(on)) = (&device.gone, &device.opened.ssd) else {
-                continue;
-            };
-            let path = Path::new("/sys/bus/pci/devices").join(on.ssd.address());
-            match (device.slot, path.exists()) {
-                (Slot::Leaving | Slot::Taken, false) => device.slot = Slot::Empty,
-                (Slot::Empty, true) => {
-                    device.slot = Slot::Taken;
-                    let plugged = &device.opened.plugged;
-                    let text = format!(
-                        "an SSD was put into the slot of device {} ({}): bind it to vfio-pci and restart the engine, which compares it \
-                         with serial {} and then serves targets {:?} again",
-                        plugged.name,
-                        on.ssd.address(),
-                        plugged.serial,
-                        plugged.targets,
-                    );
-                    back.push((plugged.uuid, text));
-                }
-                (Slot::Leaving | Slot::Taken, true) | (Slot::Empty, false) => {}
-            }
-        }
-        for (uuid, text) in back {
-            self.ras
-                .raise(DeviceEvent::Plugged, &uuid.to_string(), &text);
-        }
-    }
-
     /// Something happened to an SSD.
     fn hear(&self, address: &str, event: &Event) {
         match event {
-            Event::Removed => {
-                for uuid in self.on(address, None) {
-                    self.gone(uuid, REMOVED, false);
-                }
-            }
+            Event::Removed => self.removed(address),
             Event::NamespaceRemoved(namespace) => {
                 for uuid in self.on(address, Some(*namespace)) {
                     self.gone(uuid, "its namespace was deleted", true);
@@ -222,11 +185,11 @@ impl Shared {
     }
 
     /// Devices of an SSD, or only that on one namespace.
-    fn on(&self, address: &str, namespace: Option<u32>) -> Vec<Uuid> {
+    pub(crate) fn on(&self, address: &str, namespace: Option<u32>) -> Vec<Uuid> {
         let inner = self.lock();
         let is_on = |device: &&Watched| {
             device.opened.ssd.as_ref().is_some_and(|on| {
-                on.ssd.address() == address && namespace.is_none_or(|nr| nr == on.namespace)
+                on.address == address && namespace.is_none_or(|nr| nr == on.namespace)
             })
         };
         let devices = inner.devices.iter().filter(is_on);
@@ -263,7 +226,7 @@ impl Shared {
     }
 
     /// A device is not there any more: its targets are down, the others serve on. `refuse`: it would still take I/O, which must not happen.
-    fn gone(&self, uuid: Uuid, why: &str, refuse: bool) {
+    pub(crate) fn gone(&self, uuid: Uuid, why: &str, refuse: bool) {
         let (name, text) = {
             let mut inner = self.lock();
             let mut devices = inner.devices.iter_mut();
@@ -273,7 +236,7 @@ impl Shared {
             };
             device.gone = Some(why.to_owned());
             let plugged = &device.opened.plugged;
-            let address = device.opened.ssd.as_ref().map_or("", |on| on.ssd.address());
+            let address = device.opened.ssd.as_ref().map_or("", |on| &on.address);
             let text = format!(
                 "device {} (serial {}, {address}): {why}; targets {:?} are down",
                 plugged.name, plugged.serial, plugged.targets
@@ -365,6 +328,3 @@ impl Shared {
         keel::Ack::default()
     }
 }
-
-/// Why most devices are gone.
-const REMOVED: &str = "it was removed";

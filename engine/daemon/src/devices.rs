@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bdev_file::{FileBdev, FileOptions};
 use bdev_malloc::MallocBdev;
 use bdev_null::NullBdev;
+use bdev_nvme::NvmeDevice;
 use engine_config::{Backing, Config, Device};
 use engine_devices::{Plugged, TableFile};
 use spdk_bdev::{Bdev, Descriptor, Mode, Registry};
@@ -12,7 +13,7 @@ use spdk_bdev::{Bdev, Descriptor, Mode, Registry};
 use crate::device_book::{DeviceBook, OnSsd, Opened};
 use crate::error::BootError;
 use crate::ras::Ras;
-use crate::ssds::{self, Ssds};
+use crate::ssds::{self, Slots, Ssds};
 use crate::wiring;
 
 /// One target's part of its device.
@@ -31,8 +32,6 @@ pub(crate) struct Devices {
     pub(crate) paths: Vec<(String, String)>,
     /// Their states, on stable storage.
     pub(crate) book: DeviceBook,
-    /// Shut down after the last channel is gone.
-    pub(crate) ssds: Ssds,
 }
 
 impl Devices {
@@ -59,7 +58,8 @@ impl Devices {
         let file = TableFile::in_dir(&config.engine.storage_dir);
         let ras = Ras::new(config.drpc.control_server.clone());
         let criteria = wiring::criteria(config);
-        let book = DeviceBook::open(file, &registry, opened, criteria, ras, mailbox)?;
+        let bays = Arc::new(Slots::of(config));
+        let book = DeviceBook::open(file, &registry, opened, criteria, ras, bays, mailbox)?;
         let shares = config
             .placements()
             .iter()
@@ -82,7 +82,6 @@ impl Devices {
             shares,
             paths,
             book,
-            ssds,
         })
     }
 
@@ -103,13 +102,14 @@ fn describe(config: &Config, index: usize, bdev: &dyn Bdev, ssd: Option<OnSsd>) 
     let on_it = placements
         .iter()
         .filter(|placement| placement.device == index);
-    let said = |what: fn(&OnSsd) -> &str| ssd.as_ref().map_or("", what).to_owned();
+    let there = ssd.as_ref().and_then(|on| on.ssd.as_ref());
+    let said = |what: fn(&NvmeDevice) -> &str| there.map_or("", |ssd| what(ssd)).to_owned();
     Opened {
         plugged: Plugged {
             uuid: bdev.uuid(),
             name: bdev.name().to_owned(),
-            serial: said(|on| on.ssd.serial()),
-            model: said(|on| on.ssd.model()),
+            serial: said(NvmeDevice::serial),
+            model: said(NvmeDevice::model),
             targets: on_it.map(|placement| placement.target).collect(),
             bytes: bdev.geometry().bytes(),
             lasting: bdev.driver() == "nvme",

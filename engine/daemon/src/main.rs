@@ -10,6 +10,7 @@ mod control;
 mod cores;
 mod device_book;
 mod device_health;
+mod device_return;
 mod device_watch;
 mod devices;
 mod dma_memory;

@@ -184,8 +184,21 @@ pub(crate) async fn devices(engine: &Engine) -> keel::Devices {
             reason: record.reason,
             ..keel::Device::default()
         });
+    let strangers = engine.devices.book.strangers().into_iter();
+    let strangers = strangers.map(|(address, new)| keel::Device {
+        name: address.clone(),
+        uuid: new.uuid.to_string(),
+        driver: "nvme".to_owned(),
+        path: address,
+        state: State::New.as_str().to_owned(),
+        serial: new.serial,
+        model: new.model,
+        firmware: new.firmware,
+        reason: new.advice,
+        ..keel::Device::default()
+    });
     keel::Devices {
-        devices: devices.chain(missing).collect(),
+        devices: devices.chain(missing).chain(strangers).collect(),
     }
 }
 

@@ -1,6 +1,9 @@
 //! The NVMe SSDs that the configuration names: one controller each, however many of its namespaces are devices.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -15,7 +18,7 @@ use crate::error::BootError;
 /// I/Os of one target at its SSD; also bounds the commands, so that a queue never fills.
 pub(crate) const DEPTH: u32 = 1023;
 
-/// The controllers by PCI address. Any thread, but their shutdown waits.
+/// The controllers by PCI address, until their namespaces are devices.
 #[derive(Default)]
 pub(crate) struct Ssds {
     attached: BTreeMap<String, Arc<NvmeDevice>>,
@@ -53,14 +56,40 @@ impl Ssds {
     pub(crate) fn at(&self, address: &str) -> Option<&Arc<NvmeDevice>> {
         self.attached.get(address)
     }
+}
 
-    /// Shuts all controllers down in order, after everybody who used them has gone.
-    pub(crate) fn shut_down(&self) {
-        std::thread::scope(|scope| {
-            for ssd in self.attached.values() {
-                scope.spawn(|| ssd.shut_down());
-            }
-        });
+/// Where SSDs come and go.
+pub(crate) trait Bays: Send + Sync {
+    /// Who is at this address, as a number that no other has; `None`: nobody.
+    fn occupant(&self, address: &str) -> Option<u64>;
+
+    /// Brings the SSD at this address up, for as many targets as before. Takes as long as the SSD does.
+    ///
+    /// # Errors
+    /// Why it cannot be had, and the cure.
+    fn attach(&self, address: &str, book: Sender<Ask>) -> Result<Arc<NvmeDevice>, String>;
+}
+
+/// The machine's slots, with the number of targets on each.
+pub(crate) struct Slots(BTreeMap<String, u16>);
+
+impl Slots {
+    pub(crate) fn of(config: &Config) -> Slots {
+        let owned = |(address, targets): (&str, u16)| (address.to_owned(), targets);
+        Slots(targets_by_address(config).into_iter().map(owned).collect())
+    }
+}
+
+impl Bays for Slots {
+    fn occupant(&self, address: &str) -> Option<u64> {
+        // The folder of a device that was put in anew is another one.
+        let folder = Path::new("/sys/bus/pci/devices").join(address);
+        fs::metadata(folder).ok().map(|folder| folder.ino())
+    }
+
+    fn attach(&self, address: &str, book: Sender<Ask>) -> Result<Arc<NvmeDevice>, String> {
+        let targets = self.0.get(address).copied().unwrap_or(1);
+        attach(address, targets, book).map_err(|error| error.what)
     }
 }
 
@@ -149,7 +178,8 @@ pub(crate) fn namespace(
     };
     let bdev = ssd.bdev(name, number).map_err(BootError::cannot_use)?;
     let on = OnSsd {
-        ssd: Arc::clone(ssd),
+        address: ssd.address().to_owned(),
+        ssd: Some(Arc::clone(ssd)),
         namespace: number,
         block_size: bdev.geometry().block_size,
     };

@@ -53,7 +53,7 @@ impl Booted {
             .is_none_or(|set| self.stop_xstreams(set));
         self.engine.devices.book.stop();
         // Queue pairs went with the xstreams. If one of those hangs, its I/O fails here: the SSD writes out what it holds all the same.
-        self.engine.devices.ssds.shut_down();
+        self.engine.devices.book.shut_ssds_down();
         if clean {
             self.modules.fini(&self.host);
             tracing::info!("stopped");

@@ -16,7 +16,8 @@ use crate::queue::Limits;
 use crate::registry::{Mode, Opened};
 use crate::table::{IoTable, Lane};
 use crate::{
-    Bdev, BdevChannel, BdevError, BdevErrorKind, Completion, CompletionSink, Geometry, IoQueue, Request,
+    Bdev, BdevChannel, BdevError, BdevErrorKind, Completion, CompletionSink, Geometry, IoQueue,
+    Request,
 };
 
 /// Futures of one channel that are at the device at once; more wait in line.

@@ -74,7 +74,9 @@ pub enum BdevErrorKind {
         device: String,
     },
     /// Put back while it is in use.
-    #[error("block device `{device}` is in use: only one that was evicted or removed can be put back")]
+    #[error(
+        "block device `{device}` is in use: only one that was evicted or removed can be put back"
+    )]
     NotGone {
         /// The device.
         device: String,

@@ -512,10 +512,7 @@ fn a_device_that_was_removed_comes_back_under_the_same_descriptor() {
     let smaller = registry
         .put_back(again(geometry.num_blocks - 1))
         .unwrap_err();
-    assert!(
-        smaller.to_string().contains("blocks and had"),
-        "{smaller}"
-    );
+    assert!(smaller.to_string().contains("blocks and had"), "{smaller}");
     registry.put_back(again(geometry.num_blocks)).unwrap();
     assert!(descriptor.get_channel(&thread).is_err(), "not let in yet");
     registry.set_evicted("mem", false).unwrap();

@@ -165,7 +165,7 @@ pub(crate) const ALL: &[Test] = &[
     },
     Test {
         name: "user_driver_removed",
-        about: "an SSD is pulled under load: other targets serve on; put back, it is noticed and has its data",
+        about: "an SSD is pulled under load: other targets serve on; put back, its targets serve again without a restart",
         profile: "two_nvme",
         boot: Boot::Own,
         run: user_driver::removed,
