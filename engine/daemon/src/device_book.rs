@@ -18,6 +18,7 @@ use spdk_bdev::Registry;
 use spdk_ring::oneshot;
 use uuid::Uuid;
 
+use crate::device_health::Pages;
 use crate::device_return::{Slot, Stranger};
 use crate::error::BootError;
 use crate::ras::{DeviceEvent, Ras};
@@ -56,6 +57,7 @@ pub(crate) struct Description {
     pub(crate) namespace: u32,
     pub(crate) write_cache: bool,
     pub(crate) health: Option<keel::DeviceHealth>,
+    pub(crate) pages: Pages,
     /// Troubles that were got over, or not.
     pub(crate) counters: Vec<keel::Counter>,
 }
@@ -81,6 +83,7 @@ pub(crate) struct Watched {
     pub(crate) gone: Option<String>,
     /// When the SSD last answered, and what.
     pub(crate) health: Option<keel::DeviceHealth>,
+    pub(crate) pages: Pages,
     pub(crate) counters: Vec<keel::Counter>,
     /// Failed I/Os at the last look.
     pub(crate) failed: u64,
@@ -156,6 +159,7 @@ impl DeviceBook {
             monitor: Monitor::new(criteria),
             gone: None,
             health: None,
+            pages: Pages::default(),
             counters: Vec::new(),
             failed: 0,
         };
@@ -209,6 +213,7 @@ impl DeviceBook {
             namespace: on_ssd.map_or(0, |on| on.namespace),
             write_cache: ssd.is_some_and(|ssd| ssd.has_write_cache()),
             health: device.health,
+            pages: device.pages.clone(),
             counters: device.counters.clone(),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bdev_nvme::SmartLog;
+use bdev_nvme::{DeviceHealth, ErrorLogEntry, NvmeStatus, SmartLog};
 use drpc_wire::keel;
 
 /// A data unit of the SMART page: a thousand 512-byte units.
@@ -32,6 +32,51 @@ pub(crate) fn message(smart: &SmartLog) -> keel::DeviceHealth {
         error_log_entries: count(smart.error_log_entries),
         warning_temp_minutes: smart.warning_temp_minutes,
         critical_temp_minutes: smart.critical_temp_minutes,
+    }
+}
+
+/// Entries of an SSD's error log that operators are shown.
+const ERRORS_SHOWN: usize = 16;
+
+/// What an SSD said beside its SMART page.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Pages {
+    pub(crate) errors: Vec<keel::DeviceErrorEntry>,
+    pub(crate) firmware: Vec<keel::FirmwareSlot>,
+    pub(crate) telemetry: Option<keel::DeviceTelemetry>,
+}
+
+/// As they travel.
+pub(crate) fn pages(health: &DeviceHealth) -> Pages {
+    let mut errors: Vec<&ErrorLogEntry> = health.errors.iter().collect();
+    errors.sort_by_key(|entry| core::cmp::Reverse(entry.count));
+    let error = |entry: &ErrorLogEntry| keel::DeviceErrorEntry {
+        count: entry.count,
+        queue: entry.queue.into(),
+        command: entry.cid.into(),
+        // Above the phase tag.
+        status: NvmeStatus(entry.status >> 1).to_string(),
+        lba: entry.lba,
+        namespace: entry.nsid,
+    };
+    let slots = health.firmware.iter().flat_map(|slots| {
+        let slot = |(slot, revision): (u32, &String)| keel::FirmwareSlot {
+            slot,
+            revision: revision.clone(),
+            active: u32::from(slots.active) == slot,
+            next: u32::from(slots.next) == slot,
+        };
+        let held = (1..).zip(&slots.revisions);
+        held.filter(|(_, revision)| !revision.is_empty()).map(slot)
+    });
+    Pages {
+        errors: errors.into_iter().take(ERRORS_SHOWN).map(error).collect(),
+        firmware: slots.collect(),
+        telemetry: health.telemetry.map(|header| keel::DeviceTelemetry {
+            last_blocks: header.last_block.map(u32::from).to_vec(),
+            controller_data: header.controller_data,
+            generation: header.generation.into(),
+        }),
     }
 }
 
@@ -89,6 +134,49 @@ mod tests {
             (u64::MAX, 1_024_000, 323)
         );
         assert_eq!(warnings(0b1010), ["temperature", "read-only"]);
+    }
+
+    #[test]
+    fn the_newest_errors_and_the_slots_with_a_firmware_are_shown() {
+        let entry = |count| ErrorLogEntry {
+            count,
+            queue: 3,
+            cid: 7,
+            // Unrecovered read error, with the phase tag.
+            status: 0x281 << 1 | 1,
+            lba: 99,
+            nsid: 1,
+        };
+        let mut slots = bdev_nvme::FirmwareSlots {
+            active: 2,
+            next: 1,
+            ..bdev_nvme::FirmwareSlots::default()
+        };
+        slots.revisions[0] = "OLD".into();
+        slots.revisions[1] = "NEW".into();
+        let health = DeviceHealth {
+            smart: None,
+            errors: (1..40).map(entry).collect(),
+            firmware: Some(slots),
+            telemetry: Some(bdev_nvme::TelemetryHeader {
+                last_block: [1, 2, 3],
+                controller_data: true,
+                generation: 4,
+            }),
+            troubles: bdev_nvme::Troubles::default(),
+            failed: None,
+            removed: false,
+        };
+        let said = pages(&health);
+        assert_eq!((said.errors.len(), said.errors[0].count), (16, 39));
+        assert!(said.errors[0].status.contains("unrecovered read error"));
+        let shown: Vec<_> = said
+            .firmware
+            .iter()
+            .map(|s| (s.slot, s.active, s.next))
+            .collect();
+        assert_eq!(shown, [(1, false, true), (2, true, false)]);
+        assert_eq!(said.telemetry.unwrap().last_blocks, [1, 2, 3]);
     }
 
     #[test]

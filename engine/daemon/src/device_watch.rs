@@ -118,11 +118,11 @@ impl Shared {
         device.counters = vec![counter("checksum_errors", checksum_errors)];
         if let Some(own) = own {
             sample.stalled = own.troubles.lost + u64::from(own.failed.is_some());
-            device.health = own
-                .smart
-                .as_ref()
-                .map(device_health::message)
-                .or(device.health);
+            // One that does not answer said this when it last did.
+            if let Some(smart) = &own.smart {
+                device.health = Some(device_health::message(smart));
+                device.pages = device_health::pages(own);
+            }
             device.counters.extend([
                 counter("retries", own.troubles.retries),
                 counter("timeouts", own.troubles.timeouts),

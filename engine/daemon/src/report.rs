@@ -167,6 +167,9 @@ pub(crate) async fn devices(engine: &Engine) -> keel::Devices {
             health: known.health,
             volatile_write_cache: known.write_cache,
             namespace: known.namespace,
+            newest_errors: known.pages.errors,
+            firmware_slots: known.pages.firmware,
+            telemetry: known.pages.telemetry,
         }
     });
     let missing = engine

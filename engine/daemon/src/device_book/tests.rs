@@ -361,6 +361,10 @@ fn a_device_that_fails_more_often_than_allowed_is_evicted_and_its_health_is_told
     let known = rig.book.describe("n1");
     assert_eq!(known.reason, "3 reads and writes failed, more than 2");
     assert_eq!(known.health.unwrap().media_errors, 3);
+    assert_eq!(
+        (known.pages.errors.len(), known.pages.errors[0].count),
+        (3, 3)
+    );
     assert!(rig.write(&channel, 1).unwrap_err().contains("evicted"));
     // Nobody is asked twice, and a restart finds it in the table.
     let table = rig.book.shared.file.load().unwrap();

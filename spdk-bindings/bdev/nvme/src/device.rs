@@ -5,7 +5,7 @@ use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use nvme_spec::log::SmartLog;
+use nvme_spec::log::{ErrorLogEntry, FirmwareSlots, SmartLog, TelemetryHeader};
 use spdk_bdev::Bdev;
 use spdk_env::{Clock, DeviceBacking};
 use spdk_nvme::{
@@ -14,7 +14,7 @@ use spdk_nvme::{
 
 use crate::DriverOptions;
 use crate::bounce::Bounce;
-use crate::manager::{Ask, look_after};
+use crate::manager::{Ask, Pages, look_after};
 use crate::namespace::{NvmeBdev, geometry, identity};
 
 /// Between polls of a controller that comes up.
@@ -27,6 +27,12 @@ const ANSWER: Duration = Duration::from_secs(15);
 pub struct DeviceHealth {
     /// The SMART page, while the controller answers.
     pub smart: Option<SmartLog>,
+    /// Its error log, as far as a page reaches (64 entries), newest first.
+    pub errors: Vec<ErrorLogEntry>,
+    /// Firmware slots.
+    pub firmware: Option<FirmwareSlots>,
+    /// What telemetry it has; `None` where it collects none.
+    pub telemetry: Option<TelemetryHeader>,
     /// Retries, time-outs and nonsense since attach.
     pub troubles: Troubles,
     /// Why it does not take I/O, if it does not.
@@ -210,13 +216,16 @@ impl NvmeDevice {
             }
             Some(_) => None,
         };
-        let smart = if failed.is_none() {
-            self.ask(Ask::Smart).and_then(Result::ok)
+        let pages = if failed.is_none() {
+            self.ask(Ask::Pages).unwrap_or_default()
         } else {
-            None
+            Pages::default()
         };
         DeviceHealth {
-            smart,
+            smart: pages.smart,
+            errors: pages.errors,
+            firmware: pages.firmware,
+            telemetry: pages.telemetry,
             troubles: (self.troubles)(),
             failed,
             removed,

@@ -3,7 +3,7 @@
 //! * [`NvmeDevice::attach`]: brings a controller up and keeps a thread of its own that looks after it: events, aborts, resets, health.
 //! * [`NvmeDevice::bdev`]: one of its namespaces as a [`spdk_bdev::Bdev`]. Each thread that opens a channel gets a queue pair to
 //!   itself; two namespaces on one thread use two.
-//! * [`NvmeDevice::health`]: the SMART page, driver troubles, what state it is in.
+//! * [`NvmeDevice::health`]: SMART page, error log, firmware slots, telemetry, driver troubles, what state it is in.
 //!
 //! I/O passes straight from the channel to the queue pair. Buffers of pools are mapped for the device when they are first seen;
 //! buffers from the heap go through a bounce buffer. I/O longer than the controller takes is split by the driver.
@@ -20,5 +20,6 @@ mod namespace;
 
 pub use bounce::BOUNCE_MEMORY;
 pub use device::{DeviceHealth, NvmeDevice};
-pub use nvme_spec::log::SmartLog;
+pub use nvme_spec::Status as NvmeStatus;
+pub use nvme_spec::log::{ErrorLogEntry, FirmwareSlots, SmartLog, TelemetryHeader};
 pub use spdk_nvme::{Event, Namespace, NvmeError, Options as DriverOptions, Troubles};

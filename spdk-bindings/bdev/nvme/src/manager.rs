@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 
-use nvme_spec::log::SmartLog;
+use nvme_spec::log::{ErrorLogEntry, FirmwareSlots, SmartLog, TelemetryHeader};
 use spdk_env::{Clock, DeviceBacking};
 use spdk_nvme::{Controller, ControllerState, Event, NvmeError};
 
@@ -12,9 +12,18 @@ const CALM: Duration = Duration::from_millis(10);
 /// While it is being reset or shut down.
 const BUSY: Duration = Duration::from_micros(200);
 
+/// What a controller says about itself. A page that it does not answer is left out: it does not make the others wrong.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Pages {
+    pub(crate) smart: Option<SmartLog>,
+    pub(crate) errors: Vec<ErrorLogEntry>,
+    pub(crate) firmware: Option<FirmwareSlots>,
+    pub(crate) telemetry: Option<TelemetryHeader>,
+}
+
 /// What others ask the thread.
 pub(crate) enum Ask {
-    Smart(Sender<Result<SmartLog, NvmeError>>),
+    Pages(Sender<Pages>),
     State(Sender<ControllerState>),
     Reset,
     /// Answered when the controller is shut down.
@@ -45,7 +54,7 @@ pub(crate) fn look_after<B: DeviceBacking>(
         let calm = (state == ControllerState::Ready && leaving.is_none()) || over(&state);
         match asks.recv_timeout(if calm { CALM } else { BUSY }) {
             // Nobody waits for an answer that cannot be sent.
-            Ok(Ask::Smart(answer)) => drop(answer.send(smart(&mut controller, &clock))),
+            Ok(Ask::Pages(answer)) => drop(answer.send(pages(&mut controller, &clock))),
             Ok(Ask::State(answer)) => drop(answer.send(state)),
             Ok(Ask::Reset) => controller.request_reset(),
             Ok(Ask::ShutDown(answer)) => {
@@ -77,13 +86,30 @@ fn over(state: &ControllerState) -> bool {
     )
 }
 
-fn smart<B: DeviceBacking>(
+fn pages<B: DeviceBacking>(controller: &mut Controller<B>, clock: &Clock) -> Pages {
+    let smart = controller.smart_log();
+    let smart = drive(controller, clock, smart);
+    if smart.is_none() {
+        return Pages::default();
+    }
+    let (errors, firmware) = (controller.error_log(), controller.firmware_slots());
+    let telemetry = controller.telemetry();
+    Pages {
+        smart,
+        errors: drive(controller, clock, errors).unwrap_or_default(),
+        firmware: drive(controller, clock, firmware),
+        telemetry: drive(controller, clock, telemetry).flatten(),
+    }
+}
+
+fn drive<B: DeviceBacking, T: 'static>(
     controller: &mut Controller<B>,
     clock: &Clock,
-) -> Result<SmartLog, NvmeError> {
-    let question = controller.smart_log();
-    controller.drive(question, || {
+    question: impl Future<Output = Result<T, NvmeError>> + 'static,
+) -> Option<T> {
+    let answer = controller.drive(question, || {
         std::thread::sleep(BUSY);
         clock.now()
-    })
+    });
+    answer.ok()
 }

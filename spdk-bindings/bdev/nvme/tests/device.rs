@@ -216,7 +216,13 @@ fn errors_name_device_place_and_reason_and_are_counted() {
         registry.health("d").unwrap().of(spdk_bdev::Op::Read).errors,
         1
     );
-    assert_eq!(device.health().smart.unwrap().media_errors, 1);
+    let health = device.health();
+    assert_eq!(health.smart.unwrap().media_errors, 1);
+    let newest = health.errors[0];
+    assert_eq!((newest.count, newest.queue, newest.nsid), (1, 1, 1));
+    assert_eq!((newest.lba, health.errors.len()), (7, 1));
+    assert_eq!(health.firmware.unwrap().revisions[0], "1.0");
+    assert_eq!(health.telemetry.unwrap().last_block, [2; 3]);
 }
 
 #[test]

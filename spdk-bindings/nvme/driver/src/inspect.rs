@@ -19,23 +19,19 @@ fn head<const N: usize>(page: &[u8; 4096]) -> [u8; N] {
 }
 
 impl<B: DeviceBacking> Inner<B> {
-    async fn log(
-        &self,
-        what: &'static str,
-        id: u8,
-        offset: u64,
-        bytes: usize,
-    ) -> Result<Box<[u8; 4096]>> {
+    async fn log(&self, what: &'static str, id: u8, bytes: usize) -> Result<Box<[u8; 4096]>> {
+        // Telemetry is there for who collects it: looking at its header must not take it away (Base 5.16.1.9, RAE).
+        let retain = id == log::TELEMETRY_CONTROLLER;
         self.page(
             what,
-            Command::get_log(id, ALL_NAMESPACES, offset, bytes as u32, false),
+            Command::get_log(id, ALL_NAMESPACES, 0, bytes as u32, retain),
         )
         .await
     }
 
     pub(crate) async fn smart(&self) -> Result<SmartLog> {
         let page = self
-            .log("get log page (health)", log::SMART, 0, log::SMART_BYTES)
+            .log("get log page (health)", log::SMART, log::SMART_BYTES)
             .await?;
         Ok(SmartLog::parse(&head(&page)))
     }
@@ -49,7 +45,7 @@ impl<B: DeviceBacking> Inner<B> {
             .map_or(1, |id| usize::from(id.error_log_entries) + 1);
         let bytes = (limit * log::ERROR_ENTRY_BYTES).min(STEP);
         let page = self
-            .log("get log page (errors)", log::ERRORS, 0, bytes)
+            .log("get log page (errors)", log::ERRORS, bytes)
             .await?;
         let entries = page[..bytes].as_chunks::<{ log::ERROR_ENTRY_BYTES }>().0;
         Ok(entries
@@ -64,7 +60,6 @@ impl<B: DeviceBacking> Inner<B> {
             .log(
                 "get log page (firmware)",
                 log::FIRMWARE_SLOTS,
-                0,
                 log::FIRMWARE_BYTES,
             )
             .await?;
@@ -84,7 +79,6 @@ impl<B: DeviceBacking> Inner<B> {
             .log(
                 "get log page (telemetry)",
                 log::TELEMETRY_CONTROLLER,
-                0,
                 log::TELEMETRY_BLOCK,
             )
             .await?;

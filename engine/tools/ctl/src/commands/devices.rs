@@ -111,7 +111,66 @@ fn health_text(list: &keel::Devices) -> String {
     table(
         &["NAME", "STATE", "COUNTER", "VALUE"],
         &rows.collect::<Vec<_>>(),
-    ) + &notes(list)
+    ) + &error_logs(list)
+        + &notes(list)
+}
+
+/// The newest entries of SSDs' error logs, which an SSD shares among its namespaces.
+fn error_logs(list: &keel::Devices) -> String {
+    let none = |number: u32| {
+        if number == 0xffff {
+            "-".to_owned()
+        } else {
+            number.to_string()
+        }
+    };
+    let rows = list.devices.iter().flat_map(|d| {
+        d.newest_errors.iter().map(move |entry| {
+            vec![
+                d.name.clone(),
+                entry.count.to_string(),
+                none(entry.queue),
+                none(entry.command),
+                entry.namespace.to_string(),
+                entry.lba.to_string(),
+                entry.status.clone(),
+            ]
+        })
+    });
+    let rows: Vec<_> = rows.collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let header = ["NAME", "ERROR", "SQID", "CID", "NAMESPACE", "LBA", "STATUS"];
+    format!("\nnewest errors of SSDs:\n{}", table(&header, &rows))
+}
+
+/// Slots with a firmware, which of them runs, and which will.
+fn firmware(d: &keel::Device) -> String {
+    let slot = |slot: &keel::FirmwareSlot| {
+        let runs = if slot.active { " (runs)" } else { "" };
+        let next = if slot.next { " (after a reset)" } else { "" };
+        format!("{}: {}{runs}{next}", slot.slot, slot.revision)
+    };
+    let slots: Vec<String> = d.firmware_slots.iter().map(slot).collect();
+    slots.join(", ")
+}
+
+fn telemetry(d: &keel::Device) -> String {
+    let Some(telemetry) = &d.telemetry else {
+        return "none".to_owned();
+    };
+    // The areas contain each other.
+    let blocks = telemetry.last_blocks.iter().max().copied().unwrap_or(0);
+    let own = if telemetry.controller_data {
+        format!(
+            ", collected by itself (generation {})",
+            telemetry.generation
+        )
+    } else {
+        String::new()
+    };
+    format!("{}{own}", bytes(u64::from(blocks) * 512))
 }
 
 /// What an SSD is and says about itself.
@@ -123,6 +182,8 @@ fn ssd(d: &keel::Device) -> Vec<(&'static str, String)> {
         ("model", d.model.clone()),
         ("serial", d.serial.clone()),
         ("firmware", d.firmware.clone()),
+        ("firmware_slots", firmware(d)),
+        ("telemetry", telemetry(d)),
         ("namespace", d.namespace.to_string()),
         (
             "volatile_write_cache",
@@ -204,6 +265,25 @@ mod tests {
                 temperature: 323,
                 ..keel::DeviceHealth::default()
             }),
+            newest_errors: vec![keel::DeviceErrorEntry {
+                count: 12,
+                queue: 3,
+                command: 0xffff,
+                status: "unrecovered read error (type 2, code 0x81)".into(),
+                lba: 4711,
+                namespace: 1,
+            }],
+            firmware_slots: vec![keel::FirmwareSlot {
+                slot: 2,
+                revision: "1.7".into(),
+                active: true,
+                next: false,
+            }],
+            telemetry: Some(keel::DeviceTelemetry {
+                last_blocks: vec![1, 2, 8],
+                controller_data: true,
+                generation: 5,
+            }),
             ..keel::Device::default()
         };
         let list = keel::Devices {
@@ -214,6 +294,10 @@ mod tests {
             "ssd0  unplugged  temperature",
             "ssd0  unplugged  critical_warning",
             "ssd0: unplugged: it was removed",
+            "newest errors of SSDs:",
+            "ssd0  12     3     -    1          4711  unrecovered read error (type 2, code 0x81)",
+            "2: 1.7 (runs)",
+            "4.0 KiB, collected by itself (generation 5)",
         ] {
             assert!(health.contains(line), "{health}");
         }
