@@ -1,9 +1,11 @@
 //! How tools find the engines of this machine: each serving engine leaves a note named after its process id.
 //!
 //! A note is a file `<pid>.engine` whose text is the absolute path of the engine's dRPC socket. It lies in
-//! `$KEEL_RUN_DIR`, else `/run/keel` for root, else `$XDG_RUNTIME_DIR/keel`, else `/tmp/keel-<uid>`. A note whose process
-//! is gone is ignored by readers and removed by the next engine.
+//! `$KEEL_RUN_DIR`, else `$RUNTIME_DIRECTORY` (systemd's for a service), else `/run/keel` for root, else `$XDG_RUNTIME_DIR/keel`, else
+//! `/tmp/keel-<uid>`. Tools look there and, unless `$KEEL_RUN_DIR` is set, in `/run/keel`: a service runs as a user of its own. A note
+//! whose process is gone is ignored by readers and removed by the next engine.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -12,6 +14,10 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Pid, geteuid, test_kill_process};
 
 const SUFFIX: &str = "engine";
+/// Of services and of root.
+const SYSTEM: &str = "/run/keel";
+/// Names the folder, for tests and for several installations.
+const CHOSEN: &str = "KEEL_RUN_DIR";
 
 /// An engine that runs on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +35,10 @@ pub struct Announcement(PathBuf);
 impl Announcement {
     /// Announces this process as an engine that serves `socket`.
     pub fn new(socket: &Path) -> io::Result<Announcement> {
-        Announcement::in_folder(&folder(), socket)
+        Announcement::in_folder(
+            &folder(|name| std::env::var_os(name), geteuid().as_raw()),
+            socket,
+        )
     }
 
     fn in_folder(folder: &Path, socket: &Path) -> io::Result<Announcement> {
@@ -66,11 +75,17 @@ impl Drop for Announcement {
 
 /// The engines that run now, by process id.
 pub fn local_engines() -> Vec<LocalEngine> {
-    engines_in(&folder())
+    let own = folder(|name| std::env::var_os(name), geteuid().as_raw());
+    let system = PathBuf::from(SYSTEM);
+    if own == system || std::env::var_os(CHOSEN).is_some() {
+        return engines_in(&[own]);
+    }
+    engines_in(&[own, system])
 }
 
-fn engines_in(folder: &Path) -> Vec<LocalEngine> {
-    let mut engines: Vec<LocalEngine> = notes(folder)
+fn engines_in(folders: &[PathBuf]) -> Vec<LocalEngine> {
+    let mut engines: Vec<LocalEngine> = (folders.iter())
+        .flat_map(|folder| notes(folder))
         .map(|(_, engine)| engine)
         .filter(|engine| alive(engine.pid))
         .collect();
@@ -78,16 +93,23 @@ fn engines_in(folder: &Path) -> Vec<LocalEngine> {
     engines
 }
 
-fn folder() -> PathBuf {
-    if let Some(folder) = std::env::var_os("KEEL_RUN_DIR") {
+/// Where a process of this user and environment leaves its note.
+fn folder(var: impl Fn(&str) -> Option<OsString>, uid: u32) -> PathBuf {
+    if let Some(folder) = var(CHOSEN) {
         return folder.into();
     }
-    if geteuid().is_root() {
-        return "/run/keel".into();
+    // Several are separated by colons, as in a PATH.
+    if let Some(folders) = var("RUNTIME_DIRECTORY")
+        && let Some(first) = std::env::split_paths(&folders).next()
+    {
+        return first;
     }
-    match std::env::var_os("XDG_RUNTIME_DIR") {
+    if uid == 0 {
+        return SYSTEM.into();
+    }
+    match var("XDG_RUNTIME_DIR") {
         Some(folder) => Path::new(&folder).join("keel"),
-        None => format!("/tmp/keel-{}", geteuid().as_raw()).into(),
+        None => format!("/tmp/keel-{uid}").into(),
     }
 }
 
@@ -122,9 +144,27 @@ mod tests {
             pid: std::process::id(),
             socket: "/run/some.sock".into(),
         };
-        assert_eq!(engines_in(folder.path()), [engine]);
+        assert_eq!(engines_in(&[folder.path().to_owned()]), [engine]);
         drop(note);
-        assert_eq!(engines_in(folder.path()), []);
+        assert_eq!(engines_in(&[folder.path().to_owned()]), []);
+    }
+
+    #[test]
+    fn a_service_leaves_its_note_where_systemd_says() {
+        let with = |set: &[(&str, &str)], uid| {
+            let var = |name: &str| {
+                let (_, value) = set.iter().find(|(known, _)| *known == name)?;
+                Some(OsString::from(value))
+            };
+            folder(var, uid).to_string_lossy().into_owned()
+        };
+        let service = ("RUNTIME_DIRECTORY", "/run/keel:/run/other");
+        let session = ("XDG_RUNTIME_DIR", "/run/user/7");
+        assert_eq!(with(&[service, session], 7), "/run/keel");
+        assert_eq!(with(&[service, (CHOSEN, "/tmp/t")], 7), "/tmp/t");
+        assert_eq!(with(&[session], 7), "/run/user/7/keel");
+        assert_eq!(with(&[session], 0), "/run/keel");
+        assert_eq!(with(&[], 7), "/tmp/keel-7");
     }
 
     #[test]
@@ -134,7 +174,7 @@ mod tests {
         fs::write(folder.path().join("99999999.engine"), "/run/dead.sock").unwrap();
         fs::write(folder.path().join("words.engine"), "/run/words.sock").unwrap();
         fs::write(folder.path().join("readme.txt"), "not a note").unwrap();
-        assert_eq!(engines_in(folder.path()), []);
+        assert_eq!(engines_in(&[folder.path().to_owned()]), []);
         let _note = Announcement::in_folder(folder.path(), Path::new("/run/some.sock")).unwrap();
         assert!(!folder.path().join("99999999.engine").exists());
         assert!(folder.path().join("readme.txt").exists());
