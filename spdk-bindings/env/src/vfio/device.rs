@@ -143,6 +143,9 @@ fn lend(address: &str, group: &str) -> Result<(File, OwnedFd, File), VfioError> 
         .map_err(|error| {
             let cure = if error.kind() == io::ErrorKind::PermissionDenied {
                 "give the engine's user access to it (chown)"
+            } else if is_open_here(&path) {
+                "this process drives another device of the IOMMU group, whose memory accesses cannot be told from this one's: \
+                 use one of them, or move one to a slot with a group of its own"
             } else {
                 "another process may have it: a device belongs to one engine at a time"
             };
@@ -176,6 +179,13 @@ fn lend(address: &str, group: &str) -> Result<(File, OwnedFd, File), VfioError> 
         }),
         Err(error) => Err(refused(address, "VFIO refuses it", &error, LOG)),
     }
+}
+
+/// Whether one of this process's descriptors is this file.
+fn is_open_here(path: &Path) -> bool {
+    let descriptors = fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let mut links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    links.any(|link| link == path)
 }
 
 /// The device in sysfs, if it is an NVMe controller that VFIO has.
@@ -354,6 +364,14 @@ impl DeviceBacking for VfioDevice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_are_open_here_are_known() {
+        let path = std::env::current_exe().unwrap();
+        assert!(!is_open_here(&path));
+        let _file = File::open(&path).unwrap();
+        assert!(is_open_here(&path));
+    }
 
     #[test]
     fn what_is_not_there_or_not_an_address_is_refused_in_words() {
