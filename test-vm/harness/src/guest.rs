@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
+use crate::debian;
 use crate::kernel_modules::{self, WANTED};
-use crate::{debian, tools};
+use crate::tools::{self, Unavailable};
 
 const KERNEL: &str = "linux-image-amd64";
 const BUSYBOX: &str = "busybox-static";
@@ -26,10 +27,10 @@ pub(crate) struct Guest {
 impl Guest {
     /// Uses what is there if it is whole, without a network; otherwise downloads and prepares it.
     pub(crate) fn prepare(cache: &Path) -> Result<Guest> {
-        ensure!(
-            cfg!(target_arch = "x86_64"),
-            "VMs are made of x86_64 guests and programs; this machine is another"
-        );
+        if !cfg!(target_arch = "x86_64") {
+            let why = "VMs are made of x86_64 guests and programs; this machine is another";
+            bail!(Unavailable(why.to_owned()));
+        }
         let guest = Guest {
             folder: cache.join("guest"),
         };

@@ -13,6 +13,13 @@ const INIT: &str = include_str!("../../image/init");
 const INITTAB: &str = include_str!("../../image/inittab");
 const PROFILE: &str = include_str!("../../image/profile");
 const WELCOME: &str = include_str!("../../image/welcome");
+/// What Debian has, for the guide that is tried in guests: as much of it as the guide uses.
+const STAND_INS: [(&str, &str); 4] = [
+    ("install", include_str!("../../image/install")),
+    ("systemctl", include_str!("../../image/systemctl")),
+    ("journalctl", include_str!("../../image/journalctl")),
+    ("useradd", include_str!("../../image/useradd")),
+];
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nkeel:x:1000:1000:keel:/tmp:/bin/sh\n";
 const GROUP: &str = "root:x:0:\nkeel:x:1000:\n";
 /// Programs that the guest runs from the shared folder; their libraries go into the image.
@@ -33,6 +40,9 @@ pub(crate) fn build(guest: &Guest, programs: &Path, extra: &[PathBuf]) -> Result
     image.file("/etc/welcome", 0o644, WELCOME.as_bytes());
     image.file("/etc/passwd", 0o644, PASSWD.as_bytes());
     image.file("/etc/group", 0o644, GROUP.as_bytes());
+    for (name, script) in STAND_INS {
+        image.file(&format!("/bin/{name}"), 0o755, script.as_bytes());
+    }
     image.copy("/bin/busybox", 0o755, &guest.busybox())?;
     let agent = programs.join(AGENT);
     image.copy("/bin/keel-vm-agent", 0o755, &agent)?;

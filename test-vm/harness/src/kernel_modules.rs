@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// What guests are made of. Those that a kernel has built in are simply not there.
-pub(crate) const WANTED: [&str; 11] = [
+pub(crate) const WANTED: [&str; 13] = [
     "virtio_pci",       // the bus of
     "virtio_console",   // the agent's channel,
     "9pnet_virtio",     // the shared folders,
@@ -18,6 +18,8 @@ pub(crate) const WANTED: [&str; 11] = [
     "uio_pci_generic",  //
     "ext4",             // mounted file systems that must not be touched
     "crc32c_generic",   // which ext4 asks for by name
+    "md-mod",           // arrays, likewise
+    "pci-stub",         // a driver that an SSD should not have
 ];
 
 /// Modules by file name without `.ko`, dashes as underscores.

@@ -39,6 +39,7 @@ impl Lab {
     /// Waits for the slot and prepares the guest: downloads it the first time, needs no network afterwards. `programs` is where
     /// cargo put `keel`, `keel-engine` and the agent; what is kept goes to `vm/` beside that folder.
     pub fn open(programs: &Path, extra: &[PathBuf]) -> Result<Lab> {
+        tools::ensure_all(&tools::QEMU)?;
         let programs = programs
             .canonicalize()
             .with_context(|| programs.display().to_string())?;
@@ -54,7 +55,6 @@ impl Lab {
             .join("vm");
         fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
         let slot = slot()?;
-        tools::ensure_all(&tools::QEMU)?;
         let guest = Guest::prepare(&cache)?;
         let accel = Accel::choose(&cache, &guest)?;
         Ok(Lab {
@@ -75,7 +75,12 @@ impl Lab {
 
     /// Empty disks for a profile, in a run's folder.
     pub fn new_disks(&self, profile: &Profile, run: &Path) -> Result<Disks> {
-        Disks::create(profile, &run.join("disks"))
+        self.new_disks_in(profile, &run.join("disks"))
+    }
+
+    /// The same in a folder of their own, for runs with several machines.
+    pub fn new_disks_in(&self, profile: &Profile, folder: &Path) -> Result<Disks> {
+        Disks::create(profile, folder)
     }
 
     /// Starts a VM and waits until its agent answers. The run's folder gets console and logs, and is the guest's `/state`.

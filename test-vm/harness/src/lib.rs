@@ -38,5 +38,5 @@ pub use lab::{BootOptions, Lab};
 pub use process::{Output, Process};
 pub use profile::{Namespace, Nvme, Profile};
 pub use qmp::Qmp;
-pub use tools::program;
+pub use tools::{Unavailable, program};
 pub use vm::Vm;

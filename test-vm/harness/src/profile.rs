@@ -44,6 +44,9 @@ pub struct Profile {
 pub struct Nvme {
     /// Its name here, and its serial number.
     pub name: String,
+    /// The controller in whose slot it is, as a second function: the kernel cannot tell their memory accesses apart, so that they are in
+    /// one IOMMU group. Neither can be pulled.
+    pub shares_slot_of: Option<String>,
     /// Most I/O queue pairs.
     #[serde(default = "default_queues")]
     pub io_queues: u32,
@@ -102,6 +105,12 @@ fn default_block() -> u32 {
 }
 
 impl Profile {
+    /// Whether a controller is one of two functions of its slot.
+    pub(crate) fn shares_slot(&self, nvme: &Nvme) -> bool {
+        let is_first = |other: &Nvme| other.shares_slot_of.as_ref() == Some(&nvme.name);
+        nvme.shares_slot_of.is_some() || self.nvme.iter().any(is_first)
+    }
+
     /// Reads a profile by name.
     pub fn named(name: &str) -> Result<Profile> {
         let path = folder().join(format!("{name}.toml"));
@@ -148,6 +157,16 @@ impl Profile {
                 .iter()
                 .any(|other| other.name == nvme.name);
             ensure!(!twice, "two controllers are called `{}`", nvme.name);
+            if let Some(first) = &nvme.shares_slot_of {
+                let is_there = profile.nvme[..at]
+                    .iter()
+                    .any(|other| other.name == *first && other.shares_slot_of.is_none());
+                ensure!(
+                    is_there,
+                    "`{}` shares the slot of `{first}`, which is no controller before it with a slot of its own",
+                    nvme.name
+                );
+            }
         }
         Ok(profile)
     }
@@ -183,6 +202,8 @@ mod tests {
         );
         let a = "[[nvme]]\nname = \"a\"\nnamespaces = [{ size_mib = 1 }]\n";
         assert!(refused(&format!("about = \"\"\n{a}{a}")).contains("two controllers"));
+        let b = "shares_slot_of = \"b\"\n";
+        assert!(refused(&format!("about = \"\"\n{a}{b}")).contains("no controller before it"));
     }
 
     #[test]

@@ -176,18 +176,23 @@ impl Launch<'_> {
             });
             args.pair("-blockdev", node.to_string());
         }
-        let (address, chassis) = (FIRST_PORT + at, at + 1);
-        let port = format!(
-            "pcie-root-port,id={},bus=pcie.0,addr={address:#x},chassis={chassis}",
-            port(&nvme.name)
-        );
-        args.pair("-device", port);
+        if nvme.shares_slot_of.is_none() {
+            let (address, chassis) = (FIRST_PORT + at, at + 1);
+            let port = format!(
+                "pcie-root-port,id={},bus=pcie.0,addr={address:#x},chassis={chassis}",
+                port(&nvme.name)
+            );
+            args.pair("-device", port);
+        }
         let mut controller = String::from("nvme");
         for (key, value) in device(nvme).into_iter().skip(1) {
             let text = value
                 .as_str()
                 .map_or_else(|| value.to_string(), str::to_owned);
             let _ = write!(controller, ",{key}={text}");
+        }
+        if self.profile.shares_slot(nvme) {
+            let _ = write!(controller, ",addr=0.{},multifunction=on", function(nvme));
         }
         args.pair("-device", controller);
         if nvme.namespaces.len() > 1 {
@@ -210,7 +215,7 @@ pub(crate) fn device(nvme: &Nvme) -> Vec<(&'static str, serde_json::Value)> {
         ("driver", json!("nvme")),
         ("id", json!(nvme.name)),
         ("serial", json!(nvme.name)),
-        ("bus", json!(port(&nvme.name))),
+        ("bus", json!(port(slot(nvme)))),
         ("max_ioqpairs", json!(nvme.io_queues)),
         ("mdts", json!(nvme.mdts)),
     ];
@@ -223,6 +228,16 @@ pub(crate) fn device(nvme: &Nvme) -> Vec<(&'static str, serde_json::Value)> {
         }
     }
     properties
+}
+
+/// The controller whose port it is behind.
+pub(crate) fn slot(nvme: &Nvme) -> &str {
+    nvme.shares_slot_of.as_deref().unwrap_or(&nvme.name)
+}
+
+/// Its PCI function there.
+pub(crate) fn function(nvme: &Nvme) -> u8 {
+    u8::from(nvme.shares_slot_of.is_some())
 }
 
 /// Where the guest sees a controller's port: its PCI address on the root bus.

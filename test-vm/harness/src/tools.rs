@@ -12,6 +12,18 @@ pub(crate) struct Tool {
     pub(crate) package: &'static str,
 }
 
+/// Why no VM can run on this machine as it is, and what to do about it. A test run then leaves VMs out instead of failing.
+#[derive(Debug)]
+pub struct Unavailable(pub(crate) String);
+
+impl std::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unavailable {}
+
 /// All that a VM needs beyond what every Debian has.
 pub(crate) const QEMU: [Tool; 2] = [
     Tool {
@@ -24,6 +36,8 @@ pub(crate) const QEMU: [Tool; 2] = [
     },
 ];
 
+const INSTALL: &str = "apt-get install --no-install-recommends";
+
 /// Where a program is, along the PATH.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
@@ -32,7 +46,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Makes sure of the tools: as root on a machine with apt they are installed, otherwise the error has the command.
+/// Makes sure of the tools: as root on a machine with apt they are installed, otherwise the error is [`Unavailable`] and has the command.
 pub(crate) fn ensure_all(tools: &[Tool]) -> Result<()> {
     let missing: Vec<&Tool> = tools
         .iter()
@@ -41,20 +55,14 @@ pub(crate) fn ensure_all(tools: &[Tool]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let programs: Vec<&str> = missing.iter().map(|tool| tool.program).collect();
-    let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
-    let (programs, packages) = (programs.join(", "), packages.join(" "));
-    let cure = format!("apt-get install --no-install-recommends {packages}");
-    ensure!(
+    let (programs, packages) = named(&missing);
+    may_install(
+        &missing,
         find("apt-get").is_some(),
-        "{programs} not found, and this machine has no apt: install what Debian calls {packages}"
-    );
-    ensure!(
         rustix::process::geteuid().is_root(),
-        "{programs} not found; install with: sudo {cure}"
-    );
-    eprintln!("{programs} not found; as root, so: {cure}");
-    let mut args = vec!["install", "-y", "--no-install-recommends"];
+    )?;
+    eprintln!("{programs} not found; as root, so: {INSTALL} {packages}");
+    let mut args: Vec<&str> = INSTALL.split(' ').skip(1).chain(["-y"]).collect();
     args.extend(packages.split(' '));
     if apt(&args).is_err() {
         // The package lists may be older than the archive, or missing.
@@ -64,6 +72,27 @@ pub(crate) fn ensure_all(tools: &[Tool]) -> Result<()> {
     match missing.iter().find(|tool| find(tool.program).is_none()) {
         None => Ok(()),
         Some(tool) => bail!("{} is installed and has no {}", tool.package, tool.program),
+    }
+}
+
+/// The programs and their packages, for people.
+fn named(tools: &[&Tool]) -> (String, String) {
+    let programs: Vec<&str> = tools.iter().map(|tool| tool.program).collect();
+    let packages: Vec<&str> = tools.iter().map(|tool| tool.package).collect();
+    (programs.join(", "), packages.join(" "))
+}
+
+/// Whether they can be installed here and now; if not, how a person does.
+fn may_install(missing: &[&Tool], has_apt: bool, is_root: bool) -> Result<(), Unavailable> {
+    let (programs, packages) = named(missing);
+    match (has_apt, is_root) {
+        (true, true) => Ok(()),
+        (true, false) => Err(Unavailable(format!(
+            "{programs} not found; install with: sudo {INSTALL} {packages}"
+        ))),
+        (false, _) => Err(Unavailable(format!(
+            "{programs} not found, and this machine has no apt: install what Debian calls {packages}"
+        ))),
     }
 }
 
@@ -124,6 +153,22 @@ mod tests {
     fn programs_are_found_along_the_path() {
         assert!(find("sh").is_some_and(|path| path.is_absolute()));
         assert_eq!(find("no-such-program-anywhere"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_installed_is_said_with_the_command() {
+        let missing: Vec<&Tool> = QEMU.iter().collect();
+        assert!(may_install(&missing, true, true).is_ok());
+        let why = |has_apt, is_root| may_install(&missing, has_apt, is_root).unwrap_err().0;
+        assert_eq!(
+            why(true, false),
+            "qemu-system-x86_64, qemu-img not found; install with: sudo apt-get install --no-install-recommends qemu-system-x86 qemu-utils"
+        );
+        let no_apt = why(false, true);
+        assert!(
+            no_apt.contains("no apt") && no_apt.contains("qemu-system-x86 qemu-utils"),
+            "{no_apt}"
+        );
     }
 
     #[test]

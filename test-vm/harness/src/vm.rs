@@ -169,13 +169,15 @@ impl Vm {
 
     /// PCI address of a controller, by the profile's name for it.
     pub fn bdf(&self, controller: &str) -> Result<String> {
-        let at = self.position(controller)?;
+        let nvme = &self.0.profile.nvme[self.position(controller)?];
+        let port = self.position(qemu::slot(nvme))?;
         let found = self.ok(&format!(
             "cd /sys/bus/pci/devices/{} && ls -d 0000:*",
-            qemu::port_address(at)
+            qemu::port_address(port)
         ))?;
         // The port's own services are in files of other names.
-        let found = found.lines().find(|line| line.ends_with(".0"));
+        let ending = format!(".{}", qemu::function(nvme));
+        let found = found.lines().find(|line| line.ends_with(&ending));
         found
             .map(str::to_owned)
             .with_context(|| format!("no device behind the port of `{controller}`"))

@@ -25,10 +25,25 @@ pub(crate) struct Device {
 impl Device {
     /// The kernel's block device of a controller's only namespace.
     pub(crate) fn kernel(vm: &Vm, controller: &str) -> Result<Device> {
-        let path = kernel_device(vm, controller)?;
+        Device::kernel_namespace(vm, controller, 1)
+    }
+
+    /// The kernel's block device of one of several.
+    pub(crate) fn kernel_namespace(vm: &Vm, controller: &str, number: u32) -> Result<Device> {
+        let first = kernel_device(vm, controller)?;
+        let path = format!("{}{number}", first.trim_end_matches('1'));
         Ok(Device {
-            name: controller.to_owned(),
+            name: format!("{controller}n{number}"),
             lines: format!("kind = \"file\"\npath = \"{path}\"\n"),
+        })
+    }
+
+    /// One of several namespaces of a controller that the engine drives itself.
+    pub(crate) fn user_namespace(vm: &Vm, controller: &str, number: u32) -> Result<Device> {
+        let device = Device::user(vm, controller)?;
+        Ok(Device {
+            name: format!("{controller}n{number}"),
+            lines: format!("{}namespace = {number}\n", device.lines),
         })
     }
 
@@ -82,8 +97,41 @@ impl Engine {
     /// Starts it and waits for nothing.
     pub(crate) fn spawn(vm: &Vm, targets: u32, devices: &[Device]) -> Result<Engine> {
         write_config(vm, targets, devices)?;
+        Engine::spawn_prepared(vm)
+    }
+
+    /// Starts it with the configuration that is there, and waits for nothing.
+    pub(crate) fn spawn_prepared(vm: &Vm) -> Result<Engine> {
         let process = vm.start("engine", &format!("exec keel-engine --config {CONFIG}"))?;
         Ok(Engine { process })
+    }
+
+    /// Starts it as a member of a group whose ranks are at these addresses, and waits until it serves.
+    pub(crate) fn start_member(
+        vm: &Vm,
+        rank: usize,
+        addresses: &[&str],
+        devices: &[Device],
+    ) -> Result<Engine> {
+        let mut text = config("/state/storage", 1, devices)
+            .replace("[engine]\n", &format!("[engine]\nrank = {rank}\n"))
+            .replace("10.0.2.15:10010", "0.0.0.0:10010");
+        // An emulated machine may be silent for a while.
+        text += "\n[group]\nversion = 1\nheartbeat_ms = 500\nsilent_ms = 10000\n";
+        for (rank, address) in addresses.iter().enumerate() {
+            let _ = write!(
+                text,
+                "\n[[group.member]]\nrank = {rank}\naddress = \"{address}:10010\"\n"
+            );
+        }
+        prepare(vm, &text)?;
+        let process = vm.start(
+            &format!("engine{rank}"),
+            &format!("exec keel-engine --config {CONFIG}"),
+        )?;
+        let engine = Engine { process };
+        engine.wait_ready()?;
+        Ok(engine)
     }
 
     /// Starts it as an ordinary user who may lock so much memory (KiB, or `unlimited`), and waits for nothing.

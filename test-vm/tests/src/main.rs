@@ -7,21 +7,28 @@
 
 mod bench;
 mod engine;
+mod guide;
 mod rig;
 mod runner;
 mod shell;
 mod tests;
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use test_vm::{Lab, Profile};
+use test_vm::{Lab, Profile, Unavailable};
+
+/// Exit code of a test run on a machine that can have no VM (automake's for skipped tests); `cargo xtask test` knows it.
+const SKIPPED: u8 = 77;
 
 #[derive(Parser)]
 #[command(
     name = "cargo xtask vm",
+    bin_name = "cargo xtask vm",
     about = "VMs with emulated NVMe: a shell, a command, or tests",
     disable_version_flag = true,
     after_help = "Without a command: a root shell in a VM with one SSD. KEEL_VM_ACCEL=kvm|tcg|auto chooses what executes the guest."
@@ -66,6 +73,7 @@ fn main() -> ExitCode {
     let command = Cli::parse().command.unwrap_or(Command::Shell {
         profile: "one_nvme".into(),
     });
+    let is_run = matches!(command, Command::Run { .. });
     let result = match command {
         Command::Shell { profile } => shell::shell(&profile),
         Command::Exec {
@@ -78,20 +86,30 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
     };
     result.unwrap_or_else(|error| {
+        if let (true, Some(why)) = (is_run, error.downcast_ref::<Unavailable>()) {
+            println!("skipped: {why}");
+            return ExitCode::from(SKIPPED);
+        }
         eprintln!("error: {error:#}");
         ExitCode::from(2)
     })
 }
 
 fn list() -> Result<ExitCode> {
-    println!("tests:");
+    let mut text = String::from("tests:\n");
     for test in tests::ALL {
-        println!("  {:<28} {:<14} {}", test.name, test.profile, test.about);
+        let _ = writeln!(
+            text,
+            "  {:<28} {:<14} {}",
+            test.name, test.profile, test.about
+        );
     }
-    println!("profiles (test-vm/profiles):");
+    text += "profiles (test-vm/profiles):\n";
     for name in Profile::names()? {
-        println!("  {name:<28} {}", Profile::named(&name)?.about);
+        let _ = writeln!(text, "  {name:<28} {}", Profile::named(&name)?.about);
     }
+    // Whoever reads only the beginning closes the pipe.
+    let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -29,8 +29,24 @@ impl<'a> Rig<'a> {
         Ok(rig)
     }
 
-    pub(crate) fn lab(&self) -> &'a Lab {
-        self.lab
+    /// Ends the rig's own machine, which has no peer, and leaves the processors to two that have: 1 first, then 2, with these disks or new
+    /// ones.
+    pub(crate) fn boot_peer(&mut self, number: u8, disks: Option<Disks>) -> Result<Vm> {
+        if let Some(vm) = self.vm.take() {
+            vm.power_off()?;
+        }
+        let disks = match disks {
+            Some(disks) => disks,
+            None => {
+                let folder = self.run.join("disks").join(number.to_string());
+                self.lab.new_disks_in(&self.profile, &folder)?
+            }
+        };
+        let options = BootOptions {
+            peer: Some(number),
+            ..BootOptions::default()
+        };
+        self.lab.boot(&self.profile, disks, &self.run, options)
     }
 
     pub(crate) fn profile(&self) -> &Profile {
@@ -58,6 +74,12 @@ impl<'a> Rig<'a> {
     pub(crate) fn reboot(&mut self) -> Result<()> {
         let disks = self.vm.take().context("no VM")?.power_off()?;
         self.start(disks)
+    }
+
+    /// Powers off and starts a kernel with these options on top of what the machine has anyway.
+    pub(crate) fn reboot_with(&mut self, kernel_options: &str) -> Result<()> {
+        kernel_options.clone_into(&mut self.profile.kernel_options);
+        self.reboot()
     }
 
     fn start(&mut self, disks: Disks) -> Result<()> {

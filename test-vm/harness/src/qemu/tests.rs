@@ -40,6 +40,20 @@ fn a_controller_is_behind_a_port_of_its_own() {
 }
 
 #[test]
+fn two_controllers_can_be_functions_of_one_slot() {
+    let line = line("shared_group", None);
+    assert_eq!(line.matches("pcie-root-port").count(), 1, "{line}");
+    for part in [
+        "nvme,id=n0,serial=n0,bus=n0.port,",
+        "addr=0.0,multifunction=on",
+        "nvme,id=n1,serial=n1,bus=n0.port,",
+        "addr=0.1,multifunction=on",
+    ] {
+        assert!(line.contains(part), "no {part:?} in {line}");
+    }
+}
+
+#[test]
 fn several_namespaces_are_devices_of_the_controller() {
     let line = line("four_nvme", None);
     assert!(line.contains("-device nvme-ns,bus="), "{line}");

@@ -17,7 +17,7 @@ use crate::lab;
 use crate::rig::Rig;
 
 /// Two SSDs behind an IOMMU, one for each side.
-const PROFILE: &str = "bench";
+pub(crate) const PROFILE: &str = "bench";
 const WORKLOADS: [&str; 2] = ["randread", "randwrite"];
 const DEPTHS: [u32; 3] = [1, 32, 128];
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use test_vm::BootOptions;
 
 use crate::rig::Rig;
 
@@ -147,16 +146,7 @@ pub(crate) fn numa(rig: &mut Rig) -> Result<()> {
 
 pub(crate) fn pair(rig: &mut Rig) -> Result<()> {
     // The rig's own machine has no peer: this test is about two others.
-    let (lab, profile, run) = (rig.lab(), rig.profile().clone(), rig.folder().to_owned());
-    let boot = |number: u8| {
-        let disks = lab.new_disks(&profile, &run.join(number.to_string()))?;
-        let options = BootOptions {
-            peer: Some(number),
-            ..BootOptions::default()
-        };
-        lab.boot(&profile, disks, &run, options)
-    };
-    let (first, second) = (boot(1)?, boot(2)?);
+    let (first, second) = (rig.boot_peer(1, None)?, rig.boot_peer(2, None)?);
     first.ok("ping -c 1 -W 30 10.20.0.2")?;
     second.ok("ping -c 1 -W 30 10.20.0.1")?;
     for vm in [first, second] {

@@ -1,9 +1,13 @@
 //! The tests.
 
+mod cluster;
 mod ends;
+mod faults;
+mod install;
 mod kernel_driver;
 mod machines;
 mod node;
+mod shapes;
 mod user_driver;
 
 use anyhow::Result;
@@ -191,4 +195,56 @@ pub(crate) const ALL: &[Test] = &[
         boot: Boot::Own,
         run: node::uio,
     },
+    Test {
+        name: "node_planted_faults",
+        about: "the doctor finds each fault that is put into a machine, by its code and alone",
+        profile: "one_nvme",
+        boot: Boot::Own,
+        run: faults::planted,
+    },
+    Test {
+        name: "node_locked_down",
+        about: "a kernel that lets nobody map registers, without an IOMMU",
+        profile: "no_iommu",
+        boot: Boot::Own,
+        run: faults::locked_down,
+    },
+    Test {
+        name: "node_shared_group",
+        about: "two SSDs in one IOMMU group are lent out together, and an engine drives one",
+        profile: "shared_group",
+        boot: Boot::Own,
+        run: faults::shared_group,
+    },
+    Test {
+        name: "node_numa",
+        about: "huge pages on the node that the configuration names",
+        profile: "numa",
+        boot: Boot::Own,
+        run: shapes::numa,
+    },
+    Test {
+        name: "user_driver_namespaces",
+        about: "a store over 4 KiB blocks, several namespaces, two queues, transfers of two pages",
+        profile: "four_nvme",
+        boot: Boot::Own,
+        run: shapes::namespaces,
+    },
+    Test {
+        name: "install_by_the_guide",
+        about: "docs/operating/install.md, command by command, on a server as it comes",
+        profile: "bare",
+        boot: Boot::Own,
+        run: install::by_the_guide,
+    },
+    Test {
+        name: "two_engines",
+        about: "a group over two VMs: who is there, shared variables, the death of one",
+        profile: "pair",
+        boot: Boot::Own,
+        run: cluster::two_engines,
+    },
 ];
+
+#[cfg(test)]
+mod checks;

@@ -14,11 +14,11 @@ const FEW: u32 = 10;
 const USER: u32 = 1000;
 
 /// The codes that the doctor finds, worst first, and that its exit code fits them.
-fn doctor(vm: &Vm, arguments: &str) -> Result<Vec<String>> {
+pub(super) fn doctor(vm: &Vm, arguments: &str) -> Result<Vec<String>> {
     codes(&vm.run(&format!("keel node doctor {arguments}"))?)
 }
 
-fn codes(output: &Output) -> Result<Vec<String>> {
+pub(super) fn codes(output: &Output) -> Result<Vec<String>> {
     let words = |line: &str| {
         line.split(' ')
             .take(2)
@@ -42,7 +42,7 @@ fn codes(output: &Output) -> Result<Vec<String>> {
 }
 
 /// A command that must fail with these words.
-fn fails(vm: &Vm, command: &str, says: &str) -> Result<()> {
+pub(super) fn fails(vm: &Vm, command: &str, says: &str) -> Result<()> {
     let output = vm.run(command)?;
     ensure!(
         output.code != Some(0) && output.stderr.contains(says),
@@ -58,7 +58,7 @@ fn driver(vm: &Vm, bdf: &str) -> Result<String> {
 }
 
 /// The device as it would stand in a configuration, whoever has it now.
-fn device(vm: &Vm) -> Result<Device> {
+pub(super) fn device(vm: &Vm) -> Result<Device> {
     let address = vm.bdf("n0")?;
     Ok(Device {
         name: "n0".into(),

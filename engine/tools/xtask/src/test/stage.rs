@@ -10,6 +10,10 @@ use anyhow::{Context, Result};
 
 use super::counts::Counts;
 
+/// How a program says that it could not test anything here and why: this exit code (automake's) and a line that begins with these words.
+const SKIPPED: i32 = 77;
+const SKIPPED_BECAUSE: &str = "skipped: ";
+
 /// One step of the test run.
 pub(crate) struct Stage {
     pub(crate) name: &'static str,
@@ -49,7 +53,7 @@ impl Outcome {
     }
 
     fn skipped(why: String) -> Outcome {
-        println!("skipped: {why}");
+        println!("{SKIPPED_BECAUSE}{why}");
         Outcome {
             passed: 0,
             failed: 0,
@@ -287,8 +291,7 @@ impl Stage {
             Work::OverSpdk(args) => {
                 let mut command = Command::new(cargo());
                 command.args(*args).current_dir(root);
-                let (succeeded, counts) = run(&mut command, io::stdout(), io::stderr())?;
-                Ok(Outcome::of(succeeded, counts))
+                run(&mut command, io::stdout(), io::stderr())
             }
             Work::Cargo { args, env, .. } => {
                 let mut command = Command::new(cargo());
@@ -296,8 +299,7 @@ impl Stage {
                     .args(*args)
                     .envs(env.iter().cloned())
                     .current_dir(root);
-                let (succeeded, counts) = run(&mut command, io::stdout(), io::stderr())?;
-                Ok(Outcome::of(succeeded, counts))
+                run(&mut command, io::stdout(), io::stderr())
             }
         }
     }
@@ -325,12 +327,19 @@ fn is_installed(subcommand: &str) -> bool {
     version.is_ok_and(|output| output.status.success())
 }
 
+/// What was read from a command's output on the way.
+#[derive(Default)]
+struct Said {
+    counts: Counts,
+    skipped: Option<String>,
+}
+
 /// Runs a command with its output passed through.
 fn run(
     command: &mut Command,
     out: impl Write,
     err: impl Write + Send + 'static,
-) -> Result<(bool, Counts)> {
+) -> Result<Outcome> {
     let colour = if io::stdout().is_terminal() {
         "always"
     } else {
@@ -347,28 +356,43 @@ fn run(
         .stderr
         .take()
         .map(|pipe| thread::spawn(move || pass_on(pipe, err)));
-    let mut counts = child
+    let Said {
+        mut counts,
+        skipped,
+    } = child
         .stdout
         .take()
         .map(|pipe| pass_on(pipe, out))
         .unwrap_or_default();
     if let Some(stderr) = stderr {
-        counts = counts.and(stderr.join().unwrap_or_default());
+        counts = counts.and(stderr.join().unwrap_or_default().counts);
     }
     let status = child.wait().context("cannot wait for the command")?;
-    Ok((status.success(), counts))
+    Ok(match (status.code(), skipped) {
+        // It has said so itself.
+        (Some(SKIPPED), skipped @ Some(_)) => Outcome {
+            passed: 0,
+            failed: 0,
+            skipped,
+        },
+        _ => Outcome::of(status.success(), counts),
+    })
 }
 
-fn pass_on(from: impl Read, mut to: impl Write) -> Counts {
-    let mut counts = Counts::default();
+fn pass_on(from: impl Read, mut to: impl Write) -> Said {
+    let mut said = Said::default();
     let mut from = BufReader::new(from);
     let mut line = Vec::new();
     while matches!(from.read_until(b'\n', &mut line), Ok(n) if n > 0) {
-        counts.read_line(&String::from_utf8_lossy(&line));
+        let text = String::from_utf8_lossy(&line);
+        said.counts.read_line(&text);
+        if let Some(why) = text.strip_prefix(SKIPPED_BECAUSE) {
+            said.skipped = Some(why.trim_end().to_owned());
+        }
         let _ = to.write_all(&line).and_then(|()| to.flush()); // a closed terminal does not stop the tests
         line.clear();
     }
-    counts
+    said
 }
 
 #[cfg(test)]
@@ -376,13 +400,12 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> Outcome {
-        let (succeeded, counts) = run(
+        run(
             Command::new("sh").args(["-c", script]),
             io::sink(),
             io::sink(),
         )
-        .unwrap();
-        Outcome::of(succeeded, counts)
+        .unwrap()
     }
 
     #[test]
@@ -399,6 +422,22 @@ mod tests {
                 skipped: None
             }
         );
+    }
+
+    #[test]
+    fn a_stage_is_skipped_when_it_says_why_and_with_the_code_for_that() {
+        let says = "echo 'skipped: no qemu; install with: sudo apt-get install x'; exit";
+        let why = "no qemu; install with: sudo apt-get install x";
+        assert_eq!(
+            shell(&format!("{says} 77")),
+            Outcome {
+                passed: 0,
+                failed: 0,
+                skipped: Some(why.to_owned())
+            }
+        );
+        assert_eq!(shell(&format!("{says} 1")), Outcome::failed());
+        assert_eq!(shell("exit 77"), Outcome::failed());
     }
 
     #[test]
