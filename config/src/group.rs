@@ -5,10 +5,24 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The engines that form one system. Without members this engine is alone, and needs none of this.
+/// Who says which engines belong to the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupSource {
+    /// The list in this file.
+    Static,
+    /// A control plane or `keel group set`, over the control channel (GROUP_UPDATE). One engine is told, and tells the others.
+    Control,
+}
+
+/// The engines that form one system. An engine without a source is alone, and needs none of this.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Group {
+    /// Who says which engines belong to the system. Left out: `static` with members in this file, `control` with a control server, and
+    /// without either nobody, for this engine is alone.
+    pub source: Option<GroupSource>,
+
     /// Version of the list of members, the same on all engines that have the same list; add one with every change. Engines refuse calls
     /// of those that have another version, so that no two of them act on different lists.
     #[schemars(range(min = 1, max = 4_294_967_295u32))]
@@ -22,7 +36,7 @@ pub struct Group {
     #[schemars(range(min = 20, max = 600_000), extend("x-unit" = "milliseconds"))]
     pub silent_ms: u32,
 
-    /// All engines of the system, this one among them. The one with the lowest rank leads.
+    /// With source `static`, all engines of the system, this one among them. The one with the lowest rank leads.
     #[schemars(length(max = 1024))]
     pub member: Vec<GroupMember>,
 }
@@ -43,6 +57,7 @@ pub struct GroupMember {
 impl Default for Group {
     fn default() -> Group {
         Group {
+            source: None,
             version: 1,
             heartbeat_ms: 500,
             silent_ms: 3000,

@@ -61,7 +61,7 @@ pub use document::Document;
 pub use engine::{Engine, Hugepages};
 pub use error::{ConfigError, ConfigErrors, Kind};
 pub use explain::{UnknownKey, explain, keys};
-pub use group::{Group, GroupMember};
+pub use group::{Group, GroupMember, GroupSource};
 pub use health::Health;
 pub use machine::{Machine, MachineCpu, PathInfo, PathKind, UnusableCpu};
 pub use services::{Drpc, LogFormat, Modules, Rpc, Telemetry};
@@ -111,6 +111,17 @@ pub struct Config {
 
     #[serde(skip)]
     origin: Origin,
+}
+
+impl Config {
+    /// Who says which engines belong to the system; `None`: this engine is alone.
+    pub fn group_source(&self) -> Option<GroupSource> {
+        self.group.source.or(match &self.drpc.control_server {
+            _ if !self.group.member.is_empty() => Some(GroupSource::Static),
+            Some(_) => Some(GroupSource::Control),
+            None => None,
+        })
+    }
 }
 
 /// Which implementation of SPDK's programming model runs underneath.

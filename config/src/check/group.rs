@@ -1,10 +1,14 @@
 //! Members of the group, and this engine among them.
 
 use super::{Fault, Rules};
+use crate::GroupSource;
 use crate::error::Kind;
 
 pub(super) fn check(rules: &mut Rules<'_>) {
     silence_is_longer_than_a_heartbeat(rules);
+    if rules.sound(&["group.source", "group.member"]) {
+        members_are_the_sources(rules);
+    }
     if rules.config.group.member.is_empty() || !rules.sound(&["group.member"]) {
         return;
     }
@@ -28,6 +32,44 @@ fn silence_is_longer_than_a_heartbeat(rules: &mut Rules<'_>) {
         help: format!("set it to {} at least", 2 * beat),
         also: Some(("group.heartbeat_ms", "how often it is asked")),
     });
+}
+
+/// A list here and another one elsewhere would be one too many.
+fn members_are_the_sources(rules: &mut Rules<'_>) {
+    let (config, group) = (rules.config, &rules.config.group);
+    match group.source {
+        Some(GroupSource::Static) if group.member.is_empty() => rules.report(Fault {
+            kind: Kind::MissingKey,
+            key: "group.source",
+            message: "the members are to stand in this file, and none does".into(),
+            label: "needs [[group.member]]",
+            help: "add all engines, this one among them, or leave `source` out for an engine that is alone".into(),
+            also: None,
+        }),
+        Some(GroupSource::Control) if !group.member.is_empty() => rules.report(Fault {
+            kind: Kind::Conflict,
+            key: "group.member",
+            message: "members stand in this file, but the source of the group is `control`".into(),
+            label: "would be ignored",
+            help: "remove them, or set `group.source = \"static\"`".into(),
+            also: Some(("group.source", "who says the members")),
+        }),
+        Some(GroupSource::Control)
+            if config.engine.rank.is_none()
+                && config.drpc.control_server.is_none()
+                && rules.sound(&["engine.rank", "drpc.control_server"]) =>
+        {
+            rules.report(Fault {
+                kind: Kind::MissingKey,
+                key: "engine.rank",
+                message: "nobody tells this engine its rank".into(),
+                label: "needs `rank`",
+                help: "set `engine.rank`, or name the control server that gives it: `drpc.control_server`".into(),
+                also: Some(("group.source", "members come over the control channel")),
+            });
+        }
+        _ => {}
+    }
 }
 
 fn members_differ(rules: &mut Rules<'_>) {

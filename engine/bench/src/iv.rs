@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use engine_iv_service::{Class, How, Incast, Key, NsId, Options, Scope, Sync, Var};
-use engine_rpc::{Group, Member, Membership, Registry, RpcServer, Seen};
+use engine_rpc::{Group, Member, Membership, Registry, RpcServer};
 use engine_tls::KeyRegistry;
 use engine_xstream::{Core, Layout, LayoutOptions, StartOptions, XstreamSet, Xstreams};
 use serde::Serialize;
@@ -221,24 +221,16 @@ impl Node {
             Ok(Member {
                 rank: node.rank,
                 address: node.address()?,
+                incarnation: 0,
             })
         };
         let members = all.iter().map(member).collect::<Result<Vec<_>>>()?;
-        let leader = Seen {
-            rank: 0,
-            address: members[0].address,
-            alive: true,
-            incarnation: 1,
-            heard_ns: 0,
-            took_ns: 0,
-            failure: None,
-        };
         self.membership.set(Group::new(1, members));
         let me = (self.rank, 1);
         self.incast.start(&self.xstreams, me, &self.membership)?;
         let incast = self.incast.clone();
         self.run(0, move || async move {
-            incast.seen(&leader);
+            incast.group_changed(Some((0, 1)));
             Ok(incast.connect(NS, Scope::Group).await?)
         })
     }

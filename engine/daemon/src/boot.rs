@@ -12,6 +12,7 @@ use engine_drpc::{DrpcServer, DrpcService, DrpcSocket};
 use engine_host::{Host, HostOptions, TargetShare};
 use engine_iv_service::Incast;
 use engine_loader::Modules;
+use engine_membership::Source;
 use engine_placement::Plan;
 use engine_rpc::{Heartbeat, RpcServer};
 use engine_telemetry::MetricsServer;
@@ -30,8 +31,7 @@ use crate::devices::Devices;
 use crate::dma_memory;
 use crate::error::BootError;
 use crate::events::{Event, Events};
-use crate::facts;
-use crate::group;
+use crate::group::{self, GroupKeeper, Place};
 use crate::host_check;
 use crate::identity::Identity;
 use crate::phases::Phases;
@@ -62,6 +62,7 @@ pub(crate) struct Booted {
     pub(crate) _certificate: Option<CertificateWatch>,
     pub(crate) metrics: Option<MetricsServer>,
     pub(crate) announcement: Option<Announcement>,
+    pub(crate) source: Option<Box<dyn Source>>,
     /// Free again when nothing runs on them any more.
     pub(crate) _cores: Option<CoreLocks>,
     /// Last to go: whoever gets the lock must find nothing of us.
@@ -116,10 +117,11 @@ fn start(
         .map_err(BootError::config)?;
     let cores = phases.run("core locks", || cores::claim(&config, &plan.layout.cpus()))?;
     let registries = Registries::new().map_err(BootError::software)?;
+    let place = phases.run("rank", || group::place(&config, &identity))?;
     let (engine, mut modules) = assemble(
         config,
         &plan,
-        &identity,
+        (&identity, &place),
         sender,
         log.clone(),
         &registries,
@@ -147,6 +149,7 @@ fn start(
         _certificate: None,
         metrics: None,
         announcement: None,
+        source: place.source,
         _cores: cores,
         _identity: identity,
     };
@@ -165,7 +168,7 @@ fn start(
 fn assemble(
     config: Config,
     plan: &Plan,
-    identity: &Identity,
+    (identity, place): (&Identity, &Place),
     events: Events,
     log: LogControl,
     registries: &Registries,
@@ -184,9 +187,13 @@ fn assemble(
         info: module.info().clone(),
         path: module.path().display().to_string(),
     });
+    let membership = group::membership(place, identity.incarnation);
+    let group = GroupKeeper::new(&config, &membership, &registries.incast, identity.uuid)
+        .map_err(BootError::system)?;
     let parts = Parts {
-        membership: group::membership(&config, identity.incarnation),
-        incarnation: identity.incarnation,
+        rank: place.rank,
+        membership,
+        group,
         incast: registries.incast.clone(),
         security,
         config,
@@ -332,9 +339,11 @@ fn start_rpc(
         let watch = CertificateWatch::start(identity, config.tls.warn_days, server, engine.rank());
         booted._certificate = Some(watch.map_err(BootError::system)?);
     }
-    let address = rpc.addr().map(|addr| addr.to_string()).unwrap_or_default();
+    let listens = rpc.addr();
+    let address = listens.map(|addr| addr.to_string()).unwrap_or_default();
     booted.rpc = Some(rpc);
-    let heartbeat = phases.run("group", || group::start(&engine, xstreams))?;
+    let source = booted.source.as_mut();
+    let heartbeat = phases.run("group", || group::start(&engine, xstreams, source, listens))?;
     Ok((address, heartbeat))
 }
 
@@ -384,9 +393,8 @@ fn notify(engine: &Engine, socket: &std::path::Path) -> Result<(), BootError> {
         nctxs: 1 + engine.config.engine.targets,
         drpc_listener_sock: engine.config.drpc.socket.display().to_string(),
         ntgts: engine.config.engine.targets,
-        incarnation: std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos() as u64),
+        // The same that heartbeats say; no clock can turn it back.
+        incarnation: engine.membership.incarnation(),
         ..NotifyReadyReq::default()
     };
     ControlServer::new(socket, Some(NOTIFY_TIMEOUT))

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use daos_errno::Der;
-use drpc_wire::mgmt::{DaosResp, SetRankReq};
+use drpc_wire::mgmt::{
+    DaosResp, GetGroupStatusReq, GetGroupStatusResp, GroupUpdateReq, GroupUpdateResp, SetRankReq,
+};
 use drpc_wire::{Message, keel, methods};
 use engine_host::{Control, QueryFuture};
 
@@ -78,6 +80,15 @@ async fn answer(engine: &Arc<Engine>, method: i32, body: &[u8]) -> Result<Vec<u8
             let request: keel::IvListReq = decode(body)?;
             iv::list(engine, request.most).await?.encode_to_vec()
         }
+        methods::GROUP_UPDATE => {
+            let request: GroupUpdateReq = decode(body)?;
+            let status = Der::rc(engine.group.update(&request));
+            GroupUpdateResp { status }.encode_to_vec()
+        }
+        methods::GROUP_STATUS_GET => {
+            let request: GetGroupStatusReq = decode(body)?;
+            group_status(group::dead_ranks(engine, request.map_version))
+        }
         methods::SET_RANK => daos(set_rank(engine, decode::<SetRankReq>(body)?.rank)),
         methods::SET_UP => daos(set_up(engine).await),
         methods::PREP_SHUTDOWN => {
@@ -99,11 +110,21 @@ fn daos(result: Result<(), Der>) -> Vec<u8> {
     .encode_to_vec()
 }
 
+fn group_status(dead: Result<Vec<u32>, Der>) -> Vec<u8> {
+    let (status, dead_ranks) = match dead {
+        Ok(dead_ranks) => (0, dead_ranks),
+        Err(der) => (der.neg(), Vec::new()),
+    };
+    GetGroupStatusResp { status, dead_ranks }.encode_to_vec()
+}
+
 fn set_rank(engine: &Engine, rank: u32) -> Result<(), Der> {
     // A rank is for life: another one would give this engine's data to two ranks.
     match engine.rank() {
         _ if rank == NO_RANK => Err(Der::INVAL),
         NO_RANK => {
+            let xstream = engine_xstream::current().ok_or(Der::UNINIT)?;
+            engine.group.join(&xstream, rank)?;
             engine.set_rank(rank);
             tracing::info!(rank, "rank set");
             Ok(())

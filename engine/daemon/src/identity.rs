@@ -91,7 +91,7 @@ fn lock(dir: &Path) -> Result<File, IdentityError> {
 }
 
 /// Counts this start; on the disk before anybody hears of it.
-fn one_more_life(dir: &Path) -> Result<u64, IdentityError> {
+pub(crate) fn one_more_life(dir: &Path) -> Result<u64, IdentityError> {
     let path = dir.join("engine.starts");
     let failed = |e: std::io::Error| IdentityError::Dir {
         dir: dir.to_owned(),

@@ -6,7 +6,7 @@ use daos_errno::Der;
 use drpc_wire::keel;
 use engine_iv_service::{Entry, NsId, Space};
 
-use crate::facts;
+use crate::group;
 use crate::state::Engine;
 
 /// Variables of one namespace in an answer at most, whatever is asked for.
@@ -15,7 +15,7 @@ const MOST: u32 = 10_000;
 pub(crate) async fn list(engine: &Engine, most: u32) -> Result<keel::IvList, Der> {
     let spaces = engine.incast.list(most.min(MOST) as usize).await?;
     let system = &engine.config.engine.system;
-    let own = facts::namespace(system);
+    let own = group::namespace(system);
     let name = |ns: NsId| match ns == own {
         true => system.clone(),
         false => uuid::Uuid::from_u128_le(ns).to_string(),

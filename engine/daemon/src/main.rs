@@ -16,7 +16,6 @@ mod devices;
 mod dma_memory;
 mod error;
 mod events;
-mod facts;
 mod group;
 mod host_check;
 mod identity;

@@ -1,7 +1,10 @@
 //! Events that operators must hear of (DAOS: RAS): into the log, and to the control server where there is one.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use drpc_wire::control::{ControlServer, event};
@@ -11,6 +14,12 @@ use crate::state::NO_RANK;
 
 /// For the control server to take an event.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Events of one kind.
+pub(crate) trait Occasion {
+    /// DAOS's number, its name, its severity.
+    fn facts(self) -> (u32, &'static str, u32);
+}
 
 /// What happened to a device (DAOS `src/include/daos_srv/ras.h`), or to the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +33,7 @@ pub(crate) enum DeviceEvent {
     CertificateExpires,
 }
 
-impl DeviceEvent {
-    /// DAOS's number, name and severity.
+impl Occasion for DeviceEvent {
     fn facts(self) -> (u32, &'static str, u32) {
         match self {
             DeviceEvent::SetFaulty => (20, "device_set_faulty", event::SEVERITY_ERROR),
@@ -38,6 +46,43 @@ impl DeviceEvent {
             }
         }
     }
+}
+
+/// What happened to the group. DAOS knows the first two; the others have no number there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GroupEvent {
+    RankAlive,
+    RankDead,
+    RankJoined,
+    RankLeft,
+    RankReborn,
+    LeaderChanged,
+    SourceLost,
+    SourceBack,
+}
+
+impl Occasion for GroupEvent {
+    fn facts(self) -> (u32, &'static str, u32) {
+        match self {
+            GroupEvent::RankAlive => (15, "swim_rank_alive", event::SEVERITY_NOTICE),
+            GroupEvent::RankDead => (16, "swim_rank_dead", event::SEVERITY_WARNING),
+            GroupEvent::RankJoined => (0, "group_rank_joined", event::SEVERITY_NOTICE),
+            GroupEvent::RankLeft => (0, "group_rank_left", event::SEVERITY_NOTICE),
+            GroupEvent::RankReborn => (0, "group_rank_reborn", event::SEVERITY_WARNING),
+            GroupEvent::LeaderChanged => (0, "group_leader_changed", event::SEVERITY_NOTICE),
+            GroupEvent::SourceLost => (0, "group_source_lost", event::SEVERITY_ERROR),
+            GroupEvent::SourceBack => (0, "group_source_back", event::SEVERITY_NOTICE),
+        }
+    }
+}
+
+/// What an event is about, besides its kind.
+#[derive(Debug, Default)]
+struct About {
+    device: String,
+    /// Rank and incarnation; without one it is this engine's rank.
+    rank: Option<(u32, u64)>,
+    text: String,
 }
 
 /// Where events go.
@@ -59,13 +104,29 @@ impl Ras {
         self.rank.store(rank, Ordering::Relaxed);
     }
 
-    /// Raises an event. Waits for the control server's socket: not on an xstream.
+    /// Raises an event of a device. Waits for the control server's socket: not on an xstream.
     pub(crate) fn raise(&self, what: DeviceEvent, device: &str, text: &str) {
+        let about = About {
+            device: device.to_owned(),
+            rank: None,
+            text: text.to_owned(),
+        };
+        self.send(what, &about);
+    }
+
+    fn send(&self, what: impl Occasion, about: &About) {
         let (id, name, severity) = what.facts();
-        if severity == event::SEVERITY_NOTICE {
-            tracing::info!(ras = name, device, "{text}");
-        } else {
-            tracing::error!(ras = name, device, "{text}");
+        let (text, device) = (about.text.as_str(), about.device.as_str());
+        let (rank, incarnation) = match about.rank {
+            Some((rank, incarnation)) => (rank, incarnation),
+            None => (self.rank.load(Ordering::Relaxed), 0),
+        };
+        match (severity, device) {
+            (event::SEVERITY_NOTICE, "") => tracing::info!(ras = name, rank, "{text}"),
+            (event::SEVERITY_NOTICE, _) => tracing::info!(ras = name, device, "{text}"),
+            (event::SEVERITY_WARNING, "") => tracing::warn!(ras = name, rank, "{text}"),
+            (_, "") => tracing::error!(ras = name, rank, "{text}"),
+            _ => tracing::error!(ras = name, device, "{text}"),
         }
         let Some(server) = &self.control_server else {
             return;
@@ -83,13 +144,64 @@ impl Ras {
                 .nodename()
                 .to_string_lossy()
                 .into_owned(),
-            rank: self.rank.load(Ordering::Relaxed),
+            rank,
+            incarnation,
             hw_id: device.to_owned(),
             proc_id: u64::from(std::process::id()),
             ..RasEvent::default()
         };
         if let Err(error) = server.raise_event(report) {
             tracing::warn!(%error, "the control server did not take the event");
+        }
+    }
+}
+
+/// Events that wait for the control server at most; at the bound one is logged only.
+const WAITING: usize = 256;
+
+/// Raises events of the group from an xstream: a thread of its own waits for the control server.
+pub(crate) struct Herald {
+    ras: Arc<Ras>,
+    queue: SyncSender<(GroupEvent, About)>,
+}
+
+impl Herald {
+    pub(crate) fn start(control_server: Option<PathBuf>) -> std::io::Result<Herald> {
+        let ras = Arc::new(Ras::new(control_server));
+        let (queue, events) = sync_channel::<(GroupEvent, About)>(WAITING);
+        let own = Arc::clone(&ras);
+        // It ends with the sending side.
+        thread::Builder::new()
+            .name("keel_herald".to_owned())
+            .spawn(move || {
+                events
+                    .iter()
+                    .for_each(|(what, about)| own.send(what, &about))
+            })?;
+        Ok(Herald { ras, queue })
+    }
+
+    /// The rank that events of this engine carry from now on.
+    pub(crate) fn set_rank(&self, rank: u32) {
+        self.ras.set_rank(rank);
+    }
+
+    /// Raises an event about a rank in a life of it.
+    pub(crate) fn raise(&self, what: GroupEvent, rank: (u32, u64), text: String) {
+        let about = About {
+            device: String::new(),
+            rank: Some(rank),
+            text,
+        };
+        if let Err(error) = self.queue.try_send((what, about)) {
+            let (TrySendError::Full((what, about)) | TrySendError::Disconnected((what, about))) =
+                error;
+            tracing::warn!(
+                ras = what.facts().1,
+                rank = rank.0,
+                "{} (the control server is not told)",
+                about.text
+            );
         }
     }
 }

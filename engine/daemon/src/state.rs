@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::devices::Devices;
 use crate::events::Events;
+use crate::group::GroupKeeper;
 
 /// Where the engine is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +73,7 @@ pub(crate) struct Engine {
     pub(crate) topology: keel::Topology,
     pub(crate) uuid: Uuid,
     pub(crate) membership: Membership,
-    pub(crate) incarnation: u64,
+    pub(crate) group: Arc<GroupKeeper>,
     pub(crate) incast: Incast,
     /// How the data channel is encrypted; `None`: it is not.
     pub(crate) security: Option<Security>,
@@ -95,8 +96,10 @@ pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) topology: keel::Topology,
     pub(crate) uuid: Uuid,
+    /// `None`: it comes later.
+    pub(crate) rank: Option<u32>,
     pub(crate) membership: Membership,
-    pub(crate) incarnation: u64,
+    pub(crate) group: Arc<GroupKeeper>,
     pub(crate) incast: Incast,
     pub(crate) security: Option<Security>,
     pub(crate) started: Instant,
@@ -112,8 +115,9 @@ impl Engine {
             config,
             topology,
             uuid,
+            rank,
             membership,
-            incarnation,
+            group,
             incast,
             security,
             started,
@@ -122,11 +126,6 @@ impl Engine {
             devices,
             modules,
         } = parts;
-        // Without a control server there is nobody else to number this engine.
-        let rank = config
-            .engine
-            .rank
-            .or_else(|| config.drpc.control_server.is_none().then_some(0));
         devices.book.set_rank(rank.unwrap_or(NO_RANK));
         Arc::new(Engine {
             rank: AtomicU32::new(rank.unwrap_or(NO_RANK)),
@@ -134,7 +133,7 @@ impl Engine {
             topology,
             uuid,
             membership,
-            incarnation,
+            group,
             incast,
             security,
             started,

@@ -45,6 +45,10 @@ impl Booted {
         self.engine.set_state(State::Stopping);
         notify_systemd(&[sd_notify::NotifyState::Stopping]);
         self.announcement.take();
+        // First of all: the others need not wait for our silence.
+        if let Some(mut source) = self.source.take() {
+            source.stop();
+        }
         // From here on it is stopping that takes long, and that says itself what holds it.
         self.watchdog.take();
         let clean = self

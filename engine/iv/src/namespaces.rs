@@ -83,20 +83,45 @@ impl Iv {
         self.turn_over(now, ns, Der::GRPVER);
     }
 
-    /// Membership has a new leader; ignored unless its term is greater than the one known.
+    /// Membership has a new leader; ignored unless its term is greater than the one known, or that one's leader was taken back.
     pub fn set_leader(&mut self, now: Nanos, ns: NsId, leader: Rank, term: u64) {
-        let me = self.me;
-        let Some(space) = self.spaces.get_mut(&ns).filter(|space| term > space.term) else {
-            return;
+        let newer = |space: &&mut Space| {
+            term > space.term || (term == space.term && space.leader.is_none())
         };
-        // A former root may have been the last to hear of its successor; a new one knows only what a member knew.
-        let doubts = space.is_root(me) || leader == me;
-        if doubts {
-            space.doubt();
+        if let Some(space) = self.spaces.get_mut(&ns).filter(newer) {
+            let (doubts, anew) = (
+                space.is_root(self.me) || leader == self.me,
+                term > space.term,
+            );
+            space.lead(leader, term);
+            self.led_anew(now, ns, doubts);
+            if anew && let Some(space) = self.spaces.get_mut(&ns) {
+                space.window.clear();
+            }
         }
-        space.lead(leader, term);
-        space.window.clear();
-        space.find_place(me);
+    }
+
+    /// Nobody may lead until membership says who: this rank's lease is over, or the leader's is. The same leader may come back in the
+    /// same term, if it has lost nothing.
+    pub fn unset_leader(&mut self, now: Nanos, ns: NsId) {
+        if let Some(space) = self.spaces.get_mut(&ns)
+            && space.leader.is_some()
+        {
+            let was_root = space.is_root(self.me);
+            space.leader = None;
+            self.led_anew(now, ns, was_root);
+        }
+    }
+
+    /// A former root may have been the last to hear of its successor; a new one knows only what a member knew.
+    fn led_anew(&mut self, now: Nanos, ns: NsId, doubts: bool) {
+        let me = self.me;
+        if let Some(space) = self.spaces.get_mut(&ns) {
+            if doubts {
+                space.doubt();
+            }
+            space.find_place(me);
+        }
         if doubts {
             self.all_changed(ns);
         }

@@ -86,9 +86,12 @@ impl Space {
         }
     }
 
-    /// Another leader: this rank counts anew.
+    /// Another leader: this rank counts anew. One that comes back in its term goes on counting.
     pub(crate) fn lead(&mut self, leader: Rank, term: u64) {
-        (self.leader, self.term, self.sequence) = (Some(leader), term, 0);
+        if term > self.term {
+            self.sequence = 0;
+        }
+        (self.leader, self.term) = (Some(leader), term);
     }
 
     /// After a change of group or leader.

@@ -328,7 +328,16 @@ impl Iv {
                     space.spreads.insert(token, spread);
                 }
                 self.tell_children(now, ns, token);
-            } else if let Up::Origin { replies, .. } = spread.up {
+            } else if let Up::Origin {
+                request,
+                version,
+                replies,
+            } = spread.up
+            {
+                // It took effect here. A leader that comes back in its term must not apply it twice.
+                if let Some(space) = self.spaces.get_mut(&ns) {
+                    space.window.note(request, Seen::Applied(version, Err(why)));
+                }
                 for asker in replies {
                     self.reply(now, ns, asker, Err(why));
                 }

@@ -235,6 +235,29 @@ fn only_a_greater_term_changes_the_leader() {
 }
 
 #[test]
+fn a_leader_that_is_taken_back_refuses_until_it_leads_again_in_the_same_term() {
+    let mut net = Net::new(3);
+    net.lead(0, 5);
+    net.update(0, 1, "before", Sync::Lazy).unwrap();
+    net.settle();
+    let held = |net: &mut Net| {
+        for node in &mut net.nodes {
+            node.unset_leader(0, NS);
+        }
+    };
+    held(&mut net);
+    assert_eq!(net.nodes[2].view(NS), Some((1, None, 5)));
+    let refused = net.update(0, 1, "meanwhile", Sync::None);
+    assert_eq!(refused.err(), Some(Der::NOTLEADER));
+    net.lead(1, 4);
+    assert_eq!(net.nodes[0].view(NS), Some((1, None, 5)), "an older term");
+    net.lead(0, 5);
+    let stamp = net.update(0, 1, "after", Sync::Eager).unwrap();
+    assert_eq!((stamp.version.term, stamp.version.sequence), (5, 2));
+    assert_eq!(net.fetch(2, 1), Ok(value("after")));
+}
+
+#[test]
 fn without_a_leader_nothing_is_found_and_without_a_parent_neither() {
     let mut iv = Iv::new(0, 0, Options::default());
     iv.register(1, Box::new(Plain)).unwrap();

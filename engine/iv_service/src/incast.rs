@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use daos_errno::Der;
 use engine_iv::{Change, Class, Failure, How, Key, NsId, Rank, Shortcut, Stamp, Value, Version};
-use engine_rpc::{Membership, RegisterError, Registry, Seen};
+use engine_rpc::{Membership, RegisterError, Registry};
 use engine_tls::{KeyRegistry, Tags, TlsError, TypedKey};
-use engine_xstream::{ExecError, Xstream, XstreamRef, Xstreams};
+use engine_xstream::{ExecError, SpawnError, Xstream, XstreamRef, Xstreams};
 
 use crate::cache::Cache;
 use crate::inspect::Space;
@@ -47,7 +47,7 @@ impl Default for Options {
 pub enum Scope {
     /// The xstreams of this engine.
     Engine,
-    /// All engines of the group; the one with the lowest rank is the root. The same as `Engine` for an engine that is in no group.
+    /// All engines of the group; the one that membership names is the root. The same as `Engine` for an engine that is alone.
     Group,
 }
 
@@ -158,17 +158,36 @@ impl Incast {
         names.get(&id).cloned().unwrap_or_else(|| id.to_string())
     }
 
-    /// Starts the service, as `me` in the life `incarnation`; in a group where the RPC service runs and `membership` has members. Control
-    /// thread only: it waits for the system xstream.
+    /// Starts the service, as `me` in the life `incarnation`; in a group unless `membership` says that it is alone. Control thread
+    /// only: it waits for the system xstream.
     ///
     /// # Errors
     /// When the system xstream refuses or does not answer.
     pub fn start(
         &self,
         xstreams: &Xstreams,
-        (me, incarnation): (Rank, u64),
+        me: (Rank, u64),
         membership: &Membership,
     ) -> Result<(), ExecError> {
+        let (mine, all, membership) = (self.clone(), xstreams.clone(), membership.clone());
+        let begin = move |xstream: &Xstream| mine.start_here(xstream, &all, me, &membership);
+        let begun = xstreams
+            .system()
+            .call_blocking("start incast variables", CONTROL, begin)?;
+        begun.map_err(ExecError::Spawn)
+    }
+
+    /// As [`Incast::start`], on the system xstream itself.
+    ///
+    /// # Errors
+    /// When the xstream is at its end.
+    pub fn start_here(
+        &self,
+        xstream: &Xstream,
+        xstreams: &Xstreams,
+        (me, incarnation): (Rank, u64),
+        membership: &Membership,
+    ) -> Result<(), SpawnError> {
         let system = xstreams.system().clone();
         let others = xstreams.all().iter().filter(|xs| xs.id() != system.id());
         let start = Start {
@@ -180,19 +199,13 @@ impl Incast {
             system: system.clone(),
             others: others.cloned().collect(),
         };
-        let classes = std::mem::take(&mut *locked(&self.shared.early));
-        let (key, mine) = (self.key, self.clone());
-        let begun = system.call_blocking("start incast variables", CONTROL, move |xstream| {
-            let service = Service::start(xstream, start, mine)?;
-            for (id, class) in classes {
-                service.register(id, class);
-            }
-            if let Some(local) = key.get(xstream.tls()) {
-                *local.service.borrow_mut() = Some(service);
-            }
-            Ok::<(), engine_xstream::SpawnError>(())
-        })?;
-        begun.map_err(ExecError::Spawn)?;
+        let service = Service::start(xstream, start, self.clone())?;
+        for (id, class) in std::mem::take(&mut *locked(&self.shared.early)) {
+            service.register(id, class);
+        }
+        if let Some(local) = self.key.get(xstream.tls()) {
+            *local.service.borrow_mut() = Some(service);
+        }
         // Set once: an engine starts this once.
         let _ = self.shared.system.set(system);
         Ok(())
@@ -215,13 +228,13 @@ impl Incast {
         })
     }
 
-    /// Of a heartbeat: a member lives another life. System xstream only.
-    pub fn seen(&self, seen: &Seen) {
+    /// The group is another one, or somebody else leads it: `leader` in this term, or nobody that is known. System xstream only.
+    pub fn group_changed(&self, leader: Option<(Rank, u64)>) {
         if let Some(service) = self
             .here()
             .and_then(|here| self.key.get(here.tls())?.service())
         {
-            service.seen(seen);
+            service.group_changed(leader);
         }
     }
 

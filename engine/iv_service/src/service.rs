@@ -9,7 +9,7 @@ use engine_iv::{
     Body, Change, Class, Done, Failure, Group, How, Iv, Key, NsId, OpId, Output, Rank, Shortcut,
     Stamp, Tree, Version,
 };
-use engine_rpc::{Membership, Ranks, Seen};
+use engine_rpc::{Membership, Ranks};
 use engine_tls::TypedKey;
 use engine_xstream::{SpawnError, Xstream, XstreamRef};
 use spdk_ring::oneshot;
@@ -67,8 +67,8 @@ pub(crate) struct Service {
     me: Rank,
     incarnation: u64,
     membership: Membership,
-    /// The life of the group's leader that this rank has heard of.
-    leader_life: Cell<u64>,
+    /// Who leads the group, and in which term; `None`: nobody that this rank knows of.
+    leader: Cell<Option<(Rank, u64)>>,
     wake: Notify,
     /// When the task wakes by itself.
     armed: Cell<u64>,
@@ -82,8 +82,6 @@ impl Service {
         start: Start,
         incast: Incast,
     ) -> Result<Rc<Service>, SpawnError> {
-        let leader = leader(&start.membership);
-        let mine = leader == Some(start.membership.me());
         let service = Rc::new_cyclic(|myself| Service {
             myself: myself.clone(),
             thread: xstream.thread().clone(),
@@ -96,7 +94,7 @@ impl Service {
             me: start.me,
             incarnation: start.incarnation,
             membership: start.membership,
-            leader_life: Cell::new(if mine { start.incarnation } else { 0 }),
+            leader: Cell::new(None),
             wake: Notify::new(),
             armed: Cell::new(u64::MAX),
             stopped: Cell::new(false),
@@ -325,9 +323,9 @@ impl Service {
             return Err(Der::SHUTDOWN);
         }
         let now = self.thread.now();
-        let scope = match self.membership.get().version() {
-            0 => Scope::Engine,
-            _ => scope,
+        let scope = match self.membership.is_alone() {
+            true => Scope::Engine,
+            false => scope,
         };
         self.iv.borrow_mut().connect(ns, Tree::default())?;
         if self.spaces.borrow_mut().insert(ns, scope).is_some() {
@@ -339,36 +337,29 @@ impl Service {
                 iv.set_group(now, ns, Group::new(1, [self.me]));
                 iv.set_leader(now, ns, self.me, self.incarnation);
             }
-            Scope::Group => {
-                let group = self.membership.get();
-                let ranks = group.members().iter().map(|member| member.rank);
-                self.iv
-                    .borrow_mut()
-                    .set_group(now, ns, Group::new(group.version(), ranks));
-                self.lead(ns);
-            }
+            Scope::Group => self.follow_group(ns),
         }
         self.drive();
         Ok(())
     }
 
-    /// Tells the machine the leader of a namespace of the group, once its life is known.
-    fn lead(&self, ns: NsId) {
-        let (life, now) = (self.leader_life.get(), self.thread.now());
-        if let Some(leader) = leader(&self.membership).filter(|_| life > 0) {
-            self.iv.borrow_mut().set_leader(now, ns, leader, life);
+    /// Tells the machine the group as it is now, and who leads it.
+    fn follow_group(&self, ns: NsId) {
+        let (group, now) = (self.membership.get(), self.thread.now());
+        let ranks = group.members().iter().map(|member| member.rank);
+        let mut iv = self.iv.borrow_mut();
+        iv.set_group(now, ns, Group::new(group.version(), ranks));
+        match self.leader.get() {
+            Some((leader, term)) => iv.set_leader(now, ns, leader, term),
+            None => iv.unset_leader(now, ns),
         }
     }
 
-    pub(crate) fn seen(&self, seen: &Seen) {
-        if leader(&self.membership) != Some(seen.rank) || seen.incarnation <= self.leader_life.get()
-        {
-            return;
-        }
-        self.leader_life.set(seen.incarnation);
+    pub(crate) fn group_changed(&self, leader: Option<(Rank, u64)>) {
+        self.leader.set(leader);
         let of_group = |(ns, scope): (&NsId, &Scope)| (*scope == Scope::Group).then_some(*ns);
         let spaces: Vec<NsId> = self.spaces.borrow().iter().filter_map(of_group).collect();
-        spaces.into_iter().for_each(|ns| self.lead(ns));
+        spaces.into_iter().for_each(|ns| self.follow_group(ns));
         self.drive();
     }
 
@@ -406,9 +397,4 @@ impl Service {
         self.peers.stop();
         self.wake.notify_one();
     }
-}
-
-/// The member with the lowest rank.
-fn leader(membership: &Membership) -> Option<Rank> {
-    membership.get().members().first().map(|member| member.rank)
 }

@@ -8,11 +8,12 @@
 //! Everything runs on the system xstream. Neighbours: `module_sdk` below; `obj` through `obj_proto`; the messages are
 //! those of `engine/drpc/wire/proto`. Source: DAOS `src/mgmt/srv_drpc.c`.
 //!
-//! Modules: `methods` (numbers), `proto` (messages), `engine` (queries), `rank`, `log_masks`, `devices`, `pools`, `acl`.
+//! Modules: `methods` (numbers), `proto` (messages), `engine` (queries), `rank`, `group`, `log_masks`, `devices`, `pools`, `acl`.
 
 mod acl;
 mod devices;
 mod engine;
+mod group;
 mod log_masks;
 mod methods;
 mod pools;
@@ -26,7 +27,7 @@ use std::future::Future;
 module_sdk::module! {
     name: mgmt,
     id: 1,
-    about: "management over dRPC: rank, logs, devices and pools",
+    about: "management over dRPC: rank, group, logs, devices and pools",
     needs: ["obj"],
     drpc: { methods::MGMT => mgmt, methods::KEEL => keel },
 }
@@ -38,6 +39,8 @@ async fn mgmt(call: DrpcCall) -> Result<DrpcReply, DrpcStatus> {
         methods::SET_UP => Ok(DrpcReply::message(&rank::set_up().await)),
         methods::PING_RANK => answer(&call, rank::ping).await,
         methods::PREP_SHUTDOWN => answer(&call, rank::prep_shutdown).await,
+        methods::GROUP_UPDATE => answer(&call, group::update).await,
+        methods::GROUP_STATUS_GET => answer(&call, group::status).await,
         methods::SET_LOG_MASKS => answer(&call, log_masks::set).await,
         methods::SMD_LIST_DEVS => answer(&call, devices::list).await,
         methods::DEV_SET_FAULTY => answer(&call, devices::set_faulty).await,

@@ -17,7 +17,9 @@ pub(crate) const DEV_SET_FAULTY: i32 = 220;
 pub(crate) const DEV_REPLACE: i32 = 221;
 pub(crate) const POOL_QUERY: i32 = 223;
 pub(crate) const PING_RANK: i32 = 225;
+pub(crate) const GROUP_UPDATE: i32 = 232;
 pub(crate) const SET_LOG_MASKS: i32 = 238;
+pub(crate) const GROUP_STATUS_GET: i32 = 248;
 
 /// Of Keel's module: `keel.EngineStatus`.
 pub(crate) const ENGINE_STATUS: u32 = 1;

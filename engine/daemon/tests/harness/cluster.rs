@@ -4,21 +4,44 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use drpc_wire::{keel, methods, modules};
+use drpc_wire::{keel, methods, mgmt, modules};
 
 use super::config::{Config, Kind};
 use super::process::{Engine, eventually};
+
+/// How often engines of a test ask for each other, and how long one may be silent.
+const BEAT: &str = "heartbeat_ms = 50\nsilent_ms = 500\n";
 
 pub struct Cluster {
     pub configs: Vec<Config>,
     /// By rank; `None`: it does not run.
     pub engines: Vec<Option<Engine>>,
-    addresses: Vec<SocketAddr>,
+    pub addresses: Vec<SocketAddr>,
 }
 
 impl Cluster {
-    /// Starts `ranks` engines with one target each and these modules.
+    /// Starts `ranks` engines with one target each and these modules, which all stand in their configurations.
     pub fn start(ranks: u8, load: &[&str]) -> Cluster {
+        let mut cluster = Cluster::prepare(ranks, load);
+        for rank in 0..usize::from(ranks) {
+            cluster.configs[rank].more = cluster.group(1);
+        }
+        cluster.start_all();
+        cluster
+    }
+
+    /// The same, of engines that wait to be told who their group is.
+    pub fn start_told(ranks: u8, load: &[&str]) -> Cluster {
+        let mut cluster = Cluster::prepare(ranks, load);
+        for config in &mut cluster.configs {
+            config.more = format!("[group]\nsource = \"control\"\n{BEAT}");
+        }
+        cluster.start_all();
+        cluster
+    }
+
+    /// Configurations of `ranks` engines, none of which runs.
+    pub fn prepare(ranks: u8, load: &[&str]) -> Cluster {
         let addresses: Vec<SocketAddr> = (0..ranks).map(address).collect();
         let mut configs: Vec<Config> = Vec::new();
         for rank in 0..ranks {
@@ -31,27 +54,25 @@ impl Cluster {
             config.engine_keys = format!("rank = {rank}");
             configs.push(config);
         }
-        let mut cluster = Cluster {
+        Cluster {
             engines: (0..ranks).map(|_| None).collect(),
             configs,
             addresses,
-        };
-        for rank in 0..usize::from(ranks) {
-            cluster.configs[rank].more = cluster.group(1);
         }
-        // All at once: none waits for another.
-        let spawned: Vec<Engine> = cluster.configs.iter().map(Config::spawn).collect();
+    }
+
+    /// All at once: none waits for another.
+    pub fn start_all(&mut self) {
+        let spawned: Vec<Engine> = self.configs.iter().map(Config::spawn).collect();
         for (rank, mut engine) in spawned.into_iter().enumerate() {
             engine.wait_ready();
-            cluster.engines[rank] = Some(engine);
+            self.engines[rank] = Some(engine);
         }
-        cluster
     }
 
     /// The section with all members, in this version.
     fn group(&self, version: u32) -> String {
-        let mut text =
-            format!("[group]\nversion = {version}\nheartbeat_ms = 50\nsilent_ms = 500\n");
+        let mut text = format!("[group]\nversion = {version}\n{BEAT}");
         for (rank, address) in self.addresses.iter().enumerate() {
             let _ = write!(
                 text,
@@ -59,6 +80,30 @@ impl Cluster {
             );
         }
         text
+    }
+
+    /// GROUP_UPDATE to one engine: its status.
+    pub fn tell(&self, rank: usize, version: u32, members: &[usize]) -> i32 {
+        let row = |member: &usize| mgmt::group_update_req::Engine {
+            rank: *member as u32,
+            uri: format!("ofi+tcp://{}", self.addresses[*member]),
+            incarnation: 0,
+        };
+        let request = mgmt::GroupUpdateReq {
+            map_version: version,
+            engines: members.iter().map(row).collect(),
+        };
+        let answer: mgmt::GroupUpdateResp =
+            self.engine(rank)
+                .ask(modules::MGMT, methods::GROUP_UPDATE, &request);
+        answer.status
+    }
+
+    /// Stops all that run.
+    pub fn stop(&mut self) {
+        for engine in self.engines.drain(..).flatten() {
+            engine.terminate().expect(0, "stopped");
+        }
     }
 
     pub fn engine(&self, rank: usize) -> &Engine {

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use engine_iv_service::{Incast, Options};
-use engine_rpc::{Group, Member, Membership, Registry, RpcServer, Seen};
+use engine_rpc::{Group, Member, Membership, Registry, RpcServer};
 use engine_tls::KeyRegistry;
 use engine_xstream::{Core, Layout, LayoutOptions, StartOptions, XstreamSet, Xstreams};
 use spdk_reactor::{ReactorOptions, ReactorSet};
@@ -72,19 +72,12 @@ impl Node {
             .unwrap();
     }
 
-    /// As a heartbeat would: rank 0 lives this life.
-    pub fn tell_leader(&self, life: u64) {
-        let seen = Seen {
-            rank: 0,
-            address: self.rpc.as_ref().unwrap().addr().unwrap(),
-            alive: true,
-            incarnation: life,
-            heard_ns: 0,
-            took_ns: 0,
-            failure: None,
-        };
+    /// As the engine would that has heard it: rank 0 leads, in this term.
+    pub fn tell_leader(&self, term: u64) {
         let incast = self.incast.clone();
-        self.run(0, move || async move { incast.seen(&seen) });
+        self.run(0, move || async move {
+            incast.group_changed(Some((0, term)));
+        });
     }
 
     /// Runs an async function as a ULT of an xstream (0 = system, 1 and 2 = targets, 3 = offload) and waits for its result.
@@ -133,6 +126,7 @@ pub fn group_of(nodes: &[Node], members: &[Node], version: u32) {
     let member = |node: &Node| Member {
         rank: node.rank,
         address: node.rpc.as_ref().unwrap().addr().unwrap(),
+        incarnation: 0,
     };
     for node in nodes {
         let group = Group::new(version, members.iter().map(member));

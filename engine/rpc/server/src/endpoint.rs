@@ -192,18 +192,27 @@ impl Endpoint {
         &self.links
     }
 
-    /// A request from a connection: one of an engine must be of the same group, and is carried out once.
+    /// A request from a connection: one of an engine must be of the same group and of its present life, and is carried out once.
     pub(crate) fn admit(&self, mut request: Request) {
         let Some(stamp) = request.engine() else {
             return self.route(request);
         };
-        let ours = self
-            .group
-            .with(|group| group.version() == stamp.group && group.member(stamp.rank).is_some());
-        if !ours {
+        if request.opcode() == group::GROUP_TELL {
+            request.forget_stamp();
+            return self.route(request);
+        }
+        let refused = self.group.with(|group| {
+            let member = group.member(stamp.rank);
+            match member.filter(|_| group.version() == stamp.group) {
+                None => Some(Der::GRPVER),
+                Some(member) if stamp.incarnation < member.incarnation => Some(Der::EXCLUDED),
+                Some(_) => None,
+            }
+        });
+        if let Some(der) = refused {
             self.metrics.strangers.increment(1);
             request.forget_stamp();
-            return request.reply_error(Der::GRPVER);
+            return request.reply_error(der);
         }
         if stamp.number == 0 {
             return self.route(request);

@@ -50,7 +50,8 @@ mod transport;
 pub use bulk::BulkPools;
 pub use calls::{PendingCall, Reply};
 pub use group::{
-    Again, GROUP_MODULE, Group, Heartbeat, Member, Membership, RankCall, Ranks, Seen, register,
+    Again, GROUP_MODULE, GROUP_TELL, Group, Heartbeat, Member, Membership, Presence, RankCall,
+    Ranks, Seen, register,
 };
 pub use options::{BulkClass, Options, SlowHook};
 pub use registry::{

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use daos_errno::Der;
 use engine_rpc::{
-    Again, Group, Heartbeat, Member, Membership, Opcode, RankCall, Ranks, Registry, register,
+    Again, GROUP_TELL, Group, Heartbeat, Member, Membership, Opcode, Presence, RankCall, Ranks,
+    Registry, Request, Seen, register,
 };
 use harness::proxy::Proxy;
 use harness::{ECHO, Engine, HOLD, SINK, STATUS, WHERE};
@@ -21,7 +22,11 @@ fn engine(me: u32, targets: u32) -> (Engine, Membership) {
     let membership = Membership::new(me, 1);
     let group = membership.clone();
     let engine = Engine::start_with(targets, |options| options.group = group);
-    register(&engine.registry, &membership).unwrap();
+    let echo = |request: Request| {
+        let body = request.body().to_vec();
+        request.reply(0, &body, None);
+    };
+    register(&engine.registry, &membership, echo).unwrap();
     (engine, membership)
 }
 
@@ -29,6 +34,7 @@ fn group(version: u32, addresses: &[SocketAddr]) -> Group {
     let members = (0..).zip(addresses).map(|(rank, address)| Member {
         rank,
         address: *address,
+        incarnation: 0,
     });
     Group::new(version, members)
 }
@@ -112,6 +118,7 @@ fn another_version_of_the_group_is_refused_until_both_agree() {
         [Member {
             rank: 1,
             address: wire.addr,
+            incarnation: 0,
         }],
     );
     assert!(theirs.set(alone));
@@ -119,6 +126,30 @@ fn another_version_of_the_group_is_refused_until_both_agree() {
     here.run(0, move || async move {
         assert_eq!(ask(1, call(ECHO, b"stranger")).await, refused);
     });
+    drop(there);
+}
+
+#[test]
+fn a_member_of_an_earlier_life_is_excluded_and_may_be_told_why() {
+    let (here, there, wire, [mine, theirs]) = pair();
+    let member = |rank, address, incarnation| Member {
+        rank,
+        address,
+        incarnation,
+    };
+    let second = [member(0, here.addr(), 2), member(1, wire.addr, 0)];
+    for membership in [&mine, &theirs] {
+        assert!(membership.set(Group::new(2, second)));
+    }
+    let asked = |what: &'static [u8]| here.run(0, move || ask(1, call(ECHO, what)));
+    assert_eq!(asked(b"first life"), Ok((Der::EXCLUDED.neg(), vec![])));
+    mine.set_me(0, 2);
+    assert_eq!(asked(b"second life"), Ok((0, b"second life".to_vec())));
+    // With whatever version: how else would it learn of the newer one?
+    assert!(theirs.set(Group::new(3, second)));
+    assert_eq!(asked(b"older"), Ok((Der::GRPVER.neg(), vec![])));
+    let told = here.run(0, || ask(1, call(GROUP_TELL, b"version 2")));
+    assert_eq!(told, Ok((0, b"version 2".to_vec())));
     drop(there);
 }
 
@@ -216,15 +247,19 @@ fn heartbeats_tell_who_is_there_and_which_life_it_lives() {
     let (sender, told) = channel();
     let period = Duration::from_millis(5);
     let heartbeat = here.run(0, move || async move {
-        let changed =
-            move |seen: &engine_rpc::Seen| sender.send((seen.alive, seen.incarnation)).unwrap();
-        Heartbeat::start(&mine, (period, period), changed).unwrap()
+        let heard = move |before: &Seen, now: &Seen| {
+            let state = |seen: &Seen| (seen.presence, seen.incarnation);
+            if state(before) != state(now) {
+                sender.send(state(now)).unwrap();
+            }
+        };
+        Heartbeat::start(&mine, (period, period), heard).unwrap()
     });
     let next = || told.recv_timeout(LIMIT).unwrap();
-    assert_eq!(next(), (true, 1));
+    assert_eq!(next(), (Presence::Alive, 1));
     there.take_server().close();
     drop(there);
-    assert_eq!(next(), (false, 1));
+    assert_eq!(next(), (Presence::Silent, 1));
     assert_eq!(heartbeat.seen()[0].failure, Some(Der::UNREACH));
     // Its next life, at the same address.
     let membership = Membership::new(1, 2);
@@ -232,8 +267,8 @@ fn heartbeats_tell_who_is_there_and_which_life_it_lives() {
     let again = Engine::start_at(1, addresses[1], |options| {
         options.group = membership.clone()
     });
-    register(&again.registry, &membership).unwrap();
-    assert_eq!(next(), (true, 2));
+    register(&again.registry, &membership, drop).unwrap();
+    assert_eq!(next(), (Presence::Alive, 2));
     assert_eq!((heartbeat.seen().len(), heartbeat.seen()[0].rank), (1, 1));
 }
 
@@ -241,9 +276,9 @@ fn heartbeats_tell_who_is_there_and_which_life_it_lives() {
 fn heartbeats_are_registered_once() {
     let registry = Registry::new();
     let membership = Membership::new(0, 1);
-    register(&registry, &membership).unwrap();
+    register(&registry, &membership, drop).unwrap();
     assert_eq!(
-        register(&registry, &membership).unwrap_err().der(),
+        register(&registry, &membership, drop).unwrap_err().der(),
         Der::EXIST
     );
 }

@@ -350,7 +350,11 @@ fn a_client_may_not_speak_as_an_engine() {
     let addr = served.addr();
     let group = move |membership: Membership| {
         let members = [(0, addr), (1, nobody)];
-        let members = members.map(|(rank, address)| Member { rank, address });
+        let members = members.map(|(rank, address)| Member {
+            rank,
+            address,
+            incarnation: 0,
+        });
         membership.set(Group::new(1, members));
         membership
     };

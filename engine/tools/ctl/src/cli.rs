@@ -129,8 +129,30 @@ pub(crate) enum Engine {
 
 #[derive(Subcommand)]
 pub(crate) enum Group {
-    /// Members, and who of them is there, as the asked engine sees it.
+    /// Members, leader, and who is there, as the asked engine sees it.
     Status,
+    /// Tells the engine the members of its group, as a control plane does; it tells the others.
+    ///
+    /// For groups with `group.source = "control"`. All members are named, in a version greater than the last one (`keel group status`).
+    Set {
+        /// Version of the list of members
+        #[arg(long)]
+        version: u32,
+        /// A member: its rank, and where its data channel listens
+        #[arg(required = true, value_name = "RANK=ADDRESS:PORT", value_parser = member)]
+        members: Vec<(u32, std::net::SocketAddr)>,
+    },
+}
+
+fn member(text: &str) -> Result<(u32, std::net::SocketAddr), String> {
+    let (rank, address) = text
+        .split_once('=')
+        .ok_or("expected RANK=ADDRESS:PORT, for instance 2=10.0.0.3:10010")?;
+    let rank = rank.parse().map_err(|_| format!("`{rank}` is no rank"))?;
+    let address = address
+        .parse()
+        .map_err(|_| format!("`{address}` is no address with a port"))?;
+    Ok((rank, address))
 }
 
 #[derive(Subcommand)]

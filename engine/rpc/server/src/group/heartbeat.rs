@@ -18,16 +18,38 @@ use crate::request::Request;
 /// Module id of the calls that engines keep their group together with.
 pub const GROUP_MODULE: u8 = 127;
 const PING: Opcode = Opcode::new(GROUP_MODULE, 1, 0);
+/// A member with another version of the group is told the newer one: the only call that needs no common version.
+pub const GROUP_TELL: Opcode = Opcode::new(GROUP_MODULE, 1, 1);
 
-/// Lets the engine answer other members' heartbeats: its life in 8 bytes, little-endian.
+/// Lets the engine answer other members' heartbeats with its life in 8 bytes, little-endian; `told` handles [`GROUP_TELL`].
 ///
 /// # Errors
 /// When it does already.
-pub fn register(registry: &Registry, membership: &Membership) -> Result<(), RegisterError> {
-    let life = membership.incarnation().to_le_bytes();
-    let ping = move |request: Request| request.reply(0, &life, None);
-    let entry = HandlerEntry::new(PING.index(), "group_ping", Arc::new(ping));
-    registry.register_protocol(GROUP_MODULE, PING.version(), vec![entry])
+pub fn register(
+    registry: &Registry,
+    membership: &Membership,
+    told: impl Fn(Request) + Send + Sync + 'static,
+) -> Result<(), RegisterError> {
+    let membership = membership.clone();
+    let ping = move |request: Request| {
+        request.reply(0, &membership.incarnation().to_le_bytes(), None);
+    };
+    let entries = vec![
+        HandlerEntry::new(PING.index(), "group_ping", Arc::new(ping)),
+        HandlerEntry::new(GROUP_TELL.index(), "group_tell", Arc::new(told)),
+    ];
+    registry.register_protocol(GROUP_MODULE, PING.version(), entries)
+}
+
+/// Whether a member is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It never answered, and had not the time yet.
+    Unknown,
+    /// It has answered within the time that a member may be silent.
+    Alive,
+    /// It has not.
+    Silent,
 }
 
 /// A member as it was seen last.
@@ -37,11 +59,11 @@ pub struct Seen {
     pub rank: u32,
     /// Where it is asked.
     pub address: SocketAddr,
-    /// Whether it has answered within the time that a member may be silent.
-    pub alive: bool,
+    /// Whether it is there.
+    pub presence: Presence,
     /// Which life it said it lives; 0: it never answered.
     pub incarnation: u64,
-    /// When it answered last, ns of the thread's clock.
+    /// When it answered last, ns of the thread's clock; before that, when it was asked first.
     pub heard_ns: u64,
     /// How long the last answer took, ns.
     pub took_ns: u64,
@@ -56,15 +78,15 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Begins to ask every member but this one each `period`; one that has not answered for `silent` is not alive. `changed` hears of
-    /// each member whose life or liveness is new. On the system xstream; it ends with the RPC service.
+    /// Begins to ask every member but this one each `period`; one that has not answered for `silent` is silent. `heard` is told of each
+    /// answer and each failure: what was known before, and what is now. On the system xstream; it ends with the RPC service.
     ///
     /// # Errors
     /// UNINIT off any xstream with an RPC service, NOMEM at the bound of tasks.
     pub fn start(
         membership: &Membership,
         (period, silent): (Duration, Duration),
-        changed: impl Fn(&Seen) + 'static,
+        heard: impl Fn(&Seen, &Seen) + 'static,
     ) -> Result<Heartbeat, Der> {
         let (thread, ranks) = (
             spdk_thread::current().ok_or(Der::UNINIT)?,
@@ -78,7 +100,7 @@ impl Heartbeat {
             thread: thread.clone(),
             period,
             silent,
-            changed: Box::new(changed),
+            heard: Box::new(heard),
         };
         let run = quiet(Rc::new(beat).run());
         drop(
@@ -106,6 +128,9 @@ impl fmt::Debug for Heartbeat {
     }
 }
 
+/// Who is told of each answer: what was known before, and what is now.
+type Heard = Box<dyn Fn(&Seen, &Seen)>;
+
 struct Beat {
     heartbeat: Heartbeat,
     membership: Membership,
@@ -113,7 +138,7 @@ struct Beat {
     thread: Thread,
     period: Duration,
     silent: Duration,
-    changed: Box<dyn Fn(&Seen)>,
+    heard: Heard,
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -149,6 +174,7 @@ impl Beat {
 
     /// Members come and go with the group.
     fn follow(&self, group: &Group) {
+        let now = self.thread.now();
         let mut seen = self.heartbeat.lock();
         seen.retain(|rank, _| group.member(*rank).is_some());
         for member in group
@@ -159,9 +185,9 @@ impl Beat {
             let entry = seen.entry(member.rank).or_insert(Seen {
                 rank: member.rank,
                 address: member.address,
-                alive: false,
+                presence: Presence::Unknown,
                 incarnation: 0,
-                heard_ns: 0,
+                heard_ns: now,
                 took_ns: 0,
                 failure: None,
             });
@@ -183,35 +209,27 @@ impl Beat {
             Ok(u64::from_le_bytes(bytes))
         });
         let now = self.thread.now();
-        let told = {
+        let (before, after) = {
             let mut seen = self.heartbeat.lock();
             let Some(member) = seen.get_mut(&rank) else {
                 return;
             };
-            let before = (member.alive, member.incarnation);
+            let before = *member;
             match life {
                 Ok(life) => {
                     (member.incarnation, member.heard_ns) = (life.max(member.incarnation), now);
                     (member.took_ns, member.failure) = (now - begun, None);
-                    member.alive = true;
+                    member.presence = Presence::Alive;
                 }
                 Err(der) => {
                     member.failure = Some(der);
-                    member.alive = member.alive && now - member.heard_ns < nanos(self.silent);
+                    if now - member.heard_ns >= nanos(self.silent) {
+                        member.presence = Presence::Silent;
+                    }
                 }
             }
-            (before != (member.alive, member.incarnation)).then_some(*member)
+            (before, *member)
         };
-        if let Some(member) = told {
-            match member.alive {
-                true => {
-                    tracing::info!(rank, incarnation = member.incarnation, address = %member.address, "a member of the group is there")
-                }
-                false => {
-                    tracing::warn!(rank, address = %member.address, why = ?member.failure, "a member of the group does not answer")
-                }
-            }
-            (self.changed)(&member);
-        }
+        (self.heard)(&before, &after);
     }
 }

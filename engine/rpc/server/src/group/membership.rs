@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// An engine of a group.
@@ -13,6 +13,8 @@ pub struct Member {
     pub rank: u32,
     /// Where its data RPC listens.
     pub address: SocketAddr,
+    /// The life in which it is a member; calls of an earlier one are refused. 0: any.
+    pub incarnation: u64,
 }
 
 /// The members in one version. Engines that have the same version have the same members.
@@ -58,33 +60,60 @@ pub struct Membership {
 }
 
 struct Shared {
-    me: u32,
-    incarnation: u64,
+    alone: bool,
+    me: AtomicU32,
+    incarnation: AtomicU64,
     generation: AtomicU64,
     group: Mutex<Arc<Group>>,
 }
 
+/// A rank that is not known yet (DAOS: `CRT_NO_RANK`).
+const NO_RANK: u32 = u32::MAX;
+
 impl Membership {
     /// This engine is `me`, in a life whose number grows with each start, and knows of no group yet.
     pub fn new(me: u32, incarnation: u64) -> Membership {
+        Membership::make(false, me, incarnation)
+    }
+
+    /// As [`Membership::new`], for an engine that learns its rank later: [`Membership::set_me`].
+    pub fn unranked(incarnation: u64) -> Membership {
+        Membership::make(false, NO_RANK, incarnation)
+    }
+
+    fn make(alone: bool, me: u32, incarnation: u64) -> Membership {
         Membership {
             shared: Arc::new(Shared {
-                me,
-                incarnation,
+                alone,
+                me: AtomicU32::new(me),
+                incarnation: AtomicU64::new(incarnation),
                 generation: AtomicU64::new(1),
                 group: Mutex::default(),
             }),
         }
     }
 
+    /// Whether this engine is in no group and never will be.
+    pub fn is_alone(&self) -> bool {
+        self.shared.alone
+    }
+
     /// This engine's rank.
     pub fn me(&self) -> u32 {
-        self.shared.me
+        self.shared.me.load(Ordering::Acquire)
     }
 
     /// This engine's life.
     pub fn incarnation(&self) -> u64 {
-        self.shared.incarnation
+        self.shared.incarnation.load(Ordering::Acquire)
+    }
+
+    /// This engine has a rank now, or begins another life: it was put out of its group and comes back.
+    pub fn set_me(&self, me: u32, incarnation: u64) {
+        self.shared.me.store(me, Ordering::Release);
+        self.shared
+            .incarnation
+            .store(incarnation, Ordering::Release);
     }
 
     /// Replaces the group. An older version than the known one is ignored; false says so.
@@ -115,7 +144,7 @@ impl Membership {
 impl Default for Membership {
     /// An engine that is in no group.
     fn default() -> Membership {
-        Membership::new(u32::MAX, 0)
+        Membership::make(true, NO_RANK, 0)
     }
 }
 
@@ -172,6 +201,7 @@ mod tests {
             ranks.iter().map(|rank| Member {
                 rank: *rank,
                 address: SocketAddr::from(([127, 0, 0, 1], 1000 + *rank as u16)),
+                incarnation: 0,
             }),
         )
     }

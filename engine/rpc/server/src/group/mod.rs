@@ -15,7 +15,7 @@ mod membership;
 mod ranks;
 
 pub(crate) use duplicates::{Admitted, Duplicates};
-pub use heartbeat::{GROUP_MODULE, Heartbeat, Seen, register};
+pub use heartbeat::{GROUP_MODULE, GROUP_TELL, Heartbeat, Presence, Seen, register};
 pub(crate) use link::Links;
 pub(crate) use membership::View;
 pub use membership::{Group, Member, Membership};
