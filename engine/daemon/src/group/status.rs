@@ -93,7 +93,7 @@ fn state(seen: &Seen) -> &'static str {
         (Some(Der::GRPVER), _) => "other version",
         (Some(Der::EXCLUDED), _) => "other life",
         (_, Presence::Alive) => "alive",
-        (_, Presence::Silent) => "silent",
-        (_, Presence::Unknown) => "unknown",
+        (_, Presence::Silent) if seen.incarnation != 0 => "silent",
+        (_, Presence::Silent | Presence::Unknown) => "unknown",
     }
 }
