@@ -82,6 +82,10 @@ impl GroupKeeper {
         if self.source() != Some(GroupSource::Control) {
             return request.reply_error(Der::NOTSUPPORTED);
         }
+        // Clients do not say who belongs together.
+        if request.engine().is_none() {
+            return request.reply_error(Der::NO_PERM);
+        }
         let map = GroupUpdateReq::decode(request.body()).map(|message| read(&message));
         let Ok(Ok(map)) = map else {
             return request.reply_error(Der::PROTO);

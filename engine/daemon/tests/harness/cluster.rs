@@ -34,10 +34,15 @@ impl Cluster {
     pub fn start_told(ranks: u8, load: &[&str]) -> Cluster {
         let mut cluster = Cluster::prepare(ranks, load);
         for config in &mut cluster.configs {
-            config.more = format!("[group]\nsource = \"control\"\n{BEAT}");
+            config.more = Cluster::told();
         }
         cluster.start_all();
         cluster
+    }
+
+    /// The section of an engine that is told who its group is.
+    pub fn told() -> String {
+        format!("[group]\nsource = \"control\"\n{BEAT}")
     }
 
     /// Configurations of `ranks` engines, none of which runs.

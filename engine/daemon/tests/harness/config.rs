@@ -47,6 +47,8 @@ pub struct Config {
     pub engine_keys: String,
     /// Sections that nothing above writes.
     pub more: String,
+    /// The network namespace that it runs in, if not the test's.
+    pub netns: Option<String>,
     /// Environment of the engine's process.
     pub env: Vec<(&'static str, String)>,
 }
@@ -72,6 +74,7 @@ impl Config {
             oversubscribe: true,
             engine_keys: String::new(),
             more: String::new(),
+            netns: None,
             env: Vec::new(),
         }
     }
@@ -173,7 +176,7 @@ impl Config {
     pub fn spawn(&self) -> Engine {
         let file = self.path().join(format!("{}.toml", self.name));
         std::fs::write(&file, self.text()).expect("the configuration");
-        Engine::spawn(&file, self.dir.clone(), self.socket.clone(), &self.env)
+        Engine::spawn(&file, self)
     }
 
     /// Starts an engine that must not start.

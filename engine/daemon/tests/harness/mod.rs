@@ -11,10 +11,12 @@
 mod cluster;
 mod config;
 mod libraries;
+mod network;
 mod process;
 
 pub use cluster::Cluster;
 pub use config::{Config, Kind};
+pub use network::Network;
 pub use process::{Engine, Exited, PATIENCE, eventually};
 
 /// Bytes that repeat for the same seed and do not compress.

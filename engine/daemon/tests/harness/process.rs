@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use tempfile::TempDir;
 
+use super::config::Config;
 use super::libraries;
 
 /// Longest wait for anything. Nothing here needs a hundredth of it; a machine that is busy may.
@@ -62,26 +63,32 @@ impl Exited {
 }
 
 impl Engine {
-    pub(super) fn spawn(
-        config: &Path,
-        dir: Arc<TempDir>,
-        socket: PathBuf,
-        env: &[(&str, String)],
-    ) -> Engine {
+    pub(super) fn spawn(file: &Path, config: &Config) -> Engine {
+        let (dir, socket) = (config.dir.clone(), config.socket.clone());
         // A log for each start: what an earlier engine said must not answer for this one.
         static STARTS: AtomicU32 = AtomicU32::new(0);
         let nr = STARTS.fetch_add(1, Ordering::Relaxed);
         let log = dir.path().join(format!("engine.{nr}.log"));
         libraries::folder();
         let out = File::create(&log).expect("the log");
-        let child = Command::new(env!("CARGO_BIN_EXE_keel-engine"))
+        let engine = env!("CARGO_BIN_EXE_keel-engine");
+        let mut command = match &config.netns {
+            None => Command::new(engine),
+            // It becomes the engine: the process is the same.
+            Some(space) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", space, engine]);
+                command
+            }
+        };
+        let child = command
             .arg("--config")
-            .arg(config)
+            .arg(file)
             .env("KEEL_RUN_DIR", dir.path().join("run"))
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
             .env_remove("RUST_BACKTRACE")
-            .envs(env.iter().map(|(name, value)| (*name, value)))
+            .envs(config.env.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null())
             .stdout(out.try_clone().expect("the log"))
             .stderr(out)

@@ -198,7 +198,6 @@ impl Endpoint {
             return self.route(request);
         };
         if request.opcode() == group::GROUP_TELL {
-            request.forget_stamp();
             return self.route(request);
         }
         let refused = self.group.with(|group| {
