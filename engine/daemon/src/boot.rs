@@ -234,7 +234,7 @@ fn host(engine: &Arc<Engine>, registries: &Registries) -> Result<Host, engine_ho
     let calls = (registries.rpc.clone(), registries.drpc.clone());
     let (keys, incast) = (registries.keys.clone(), registries.incast.clone());
     let mut options = HostOptions::new(keys, calls, incast, control);
-    options.system_ns = facts::namespace(&engine.config.engine.system);
+    options.system_ns = group::namespace(&engine.config.engine.system);
     options.targets = engine.config.engine.targets;
     options.shares = engine
         .devices
