@@ -91,6 +91,10 @@ impl GroupKeeper {
         self.source
     }
 
+    pub(super) fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
     pub(super) fn myself(&self) -> Option<Arc<GroupKeeper>> {
         self.myself.upgrade()
     }

@@ -107,7 +107,11 @@ impl GroupKeeper {
         let (Some(keeper), Some(xstream)) = (self.myself(), engine_xstream::current()) else {
             return;
         };
-        let body = write(&self.known().map);
+        let map = self.known().map;
+        if map.member(self.membership().me()).is_none() {
+            return; // who was put out has nothing to say
+        }
+        let body = write(&map);
         let task = async move {
             let Ok(ranks) = Ranks::current() else { return };
             let answer = ranks
