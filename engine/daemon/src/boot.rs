@@ -35,6 +35,7 @@ use crate::group::{self, GroupKeeper, Place};
 use crate::host_check;
 use crate::identity::Identity;
 use crate::phases::Phases;
+use crate::roll_call;
 use crate::security::{self, CertificateWatch};
 use crate::state::{Engine, ModuleEntry, Parts, Running, State};
 use crate::watch;
@@ -324,6 +325,7 @@ fn start_rpc(
     let engine = booted.engine.clone();
     let config = &engine.config;
     group::register(&engine, &registries.rpc)?;
+    roll_call::register(&engine, &registries.rpc)?;
     let options = wiring::rpc(config, &engine.membership, engine.security.clone());
     let (registry, listen) = (registries.rpc.clone(), Some(config.rpc.listen));
     let rpc = phases

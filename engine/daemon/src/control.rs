@@ -13,6 +13,7 @@ use engine_host::{Control, QueryFuture};
 use crate::group;
 use crate::iv;
 use crate::report;
+use crate::roll_call;
 use crate::state::{Engine, NO_RANK, State};
 
 /// How long a list of tasks waits for an xstream that does not answer.
@@ -76,6 +77,12 @@ async fn answer(engine: &Arc<Engine>, method: i32, body: &[u8]) -> Result<Vec<u8
         .encode_to_vec(),
         methods::ENGINE_TOPOLOGY => engine.topology.encode_to_vec(),
         methods::GROUP_STATUS => group::status(engine).await.encode_to_vec(),
+        methods::GROUP_CHECK => {
+            let request: keel::GroupCheckReq = decode(body)?;
+            roll_call::check(engine, request.limit_ms)
+                .await?
+                .encode_to_vec()
+        }
         methods::IV_LIST => {
             let request: keel::IvListReq = decode(body)?;
             iv::list(engine, request.most).await?.encode_to_vec()

@@ -23,6 +23,7 @@ mod iv;
 mod phases;
 mod ras;
 mod report;
+mod roll_call;
 mod security;
 mod ssds;
 mod state;

@@ -261,6 +261,7 @@ pub(crate) fn tasks(all: Vec<XstreamUlts>, seen: &[Running]) -> keel::Tasks {
                 started_at: ult.spawned_by.to_string(),
                 stack_bytes: stack.map_or(0, |stack| stack.size as u64),
                 stack_deepest_bytes: stack.map_or(0, |stack| stack.deepest as u64),
+                trace: ult.trace,
             }
         }));
         list.pollers.extend(found.pollers.iter().map(|poller| {

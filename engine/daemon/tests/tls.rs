@@ -120,6 +120,17 @@ fn engines_of_one_authority_form_a_group_and_a_stranger_stays_outside() {
         "{shown}"
     );
 
+    // Asked along the tree, the stranger is named and hides nobody.
+    let asked = keel::GroupCheckReq { limit_ms: 20_000 };
+    let check: keel::GroupCheck = engines[0].ask(modules::KEEL, methods::GROUP_CHECK, &asked);
+    let said = check
+        .members
+        .iter()
+        .map(|member| (member.answer.is_some(), member.failure.as_str()));
+    let said: Vec<_> = said.collect();
+    assert_eq!(said[..2], [(true, ""), (true, "")]);
+    assert!(!said[2].0 && said[2].1.contains("NO_PERM"), "{said:?}");
+
     // A client with a certificate is served, one without hears why it is not.
     let files = ours.issue("alice", addresses[0], false, 1);
     let alice = Identity::load(files).unwrap();

@@ -34,7 +34,7 @@ mod thread;
 
 pub use carrier::{Carried, CarriedPoller, CarriedTurn, Carrier, CarrierSeed, Outbox, Provider};
 pub use channel::{ChannelError, IoChannel, IoDevice};
-pub use current::{current, running_task};
+pub use current::{current, running_task, trace, traced};
 pub use fd_watch::{FdChange, FdWatch, Interest};
 pub use handle::{CarryError, SendError, ThreadHandle};
 pub use options::{ThreadOptions, Wake};

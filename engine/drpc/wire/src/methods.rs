@@ -89,6 +89,7 @@ methods! {
     KEEL 12 ENGINE_TOPOLOGY;
     KEEL 20 GROUP_STATUS;
     KEEL 21 IV_LIST;
+    KEEL 22 GROUP_CHECK;
 }
 
 /// The name of a method, for logs and tools.

@@ -1,6 +1,6 @@
 //! Calls that wait for their answers on one xstream.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -61,13 +61,22 @@ enum State {
 /// The waiting calls of one xstream (or one outgoing connection); bounded.
 pub(crate) struct Calls {
     table: RefCell<Table<State>>,
+    /// Hears of calls that nobody waits for any more.
+    forgotten: OnceCell<Box<dyn Fn(Key)>>,
 }
 
 impl Calls {
     pub(crate) fn new(max: usize) -> Rc<Calls> {
         Rc::new(Calls {
             table: RefCell::new(Table::new(max)),
+            forgotten: OnceCell::new(),
         })
+    }
+
+    /// `tell` is called for each call that is dropped before its answer, unless it was to be carried out all the same.
+    pub(crate) fn on_forgotten(&self, tell: impl Fn(Key) + 'static) {
+        let is_first = self.forgotten.set(Box::new(tell)).is_ok();
+        debug_assert!(is_first, "one listener");
     }
 
     /// A place for an answer; `None` at the bound.
@@ -103,13 +112,19 @@ impl Calls {
     }
 }
 
-/// A call under way. Dropping it forgets the answer; the handler is not told. Own xstream only.
+/// A call under way. Dropping it forgets the answer; another engine is told so, and stops working on it where it can. Own xstream
+/// only.
 #[must_use = "a call is only answered to whoever waits for it"]
 pub struct PendingCall(Inner);
 
 enum Inner {
     Failed(Der),
-    Waiting(Rc<Calls>, Key),
+    Waiting {
+        calls: Rc<Calls>,
+        key: Key,
+        /// Whether the other side hears that it was dropped.
+        cancels: bool,
+    },
 }
 
 impl PendingCall {
@@ -118,7 +133,20 @@ impl PendingCall {
     }
 
     pub(crate) fn waiting(calls: Rc<Calls>, key: Key) -> PendingCall {
-        PendingCall(Inner::Waiting(calls, key))
+        let cancels = true;
+        PendingCall(Inner::Waiting {
+            calls,
+            key,
+            cancels,
+        })
+    }
+
+    /// Dropped, it is carried out all the same.
+    pub(crate) fn lasting(mut self) -> PendingCall {
+        if let Inner::Waiting { cancels, .. } = &mut self.0 {
+            *cancels = false;
+        }
+        self
     }
 }
 
@@ -126,7 +154,7 @@ impl fmt::Debug for PendingCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Inner::Failed(der) => write!(f, "PendingCall(failed: {der:?})"),
-            Inner::Waiting(_, key) => write!(f, "PendingCall({key:?})"),
+            Inner::Waiting { key, .. } => write!(f, "PendingCall({key:?})"),
         }
     }
 }
@@ -137,7 +165,7 @@ impl Future for PendingCall {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (calls, key) = match &self.0 {
             Inner::Failed(der) => return Poll::Ready(Err(*der)),
-            Inner::Waiting(calls, key) => (calls, *key),
+            Inner::Waiting { calls, key, .. } => (calls, *key),
         };
         let mut table = calls.table.borrow_mut();
         match table.get_mut(key) {
@@ -158,9 +186,19 @@ impl Future for PendingCall {
 
 impl Drop for PendingCall {
     fn drop(&mut self) {
-        if let Inner::Waiting(calls, key) = &self.0 {
-            let forgotten = calls.table.borrow_mut().remove(*key);
-            drop(forgotten);
+        let Inner::Waiting {
+            calls,
+            key,
+            cancels,
+        } = &self.0
+        else {
+            return;
+        };
+        let forgotten = calls.table.borrow_mut().remove(*key);
+        if let (Some(State::Waiting(_)), true, Some(tell)) =
+            (&forgotten, cancels, calls.forgotten.get())
+        {
+            tell(*key);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! requests to handlers.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -12,9 +12,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use daos_errno::Der;
-use rpc_wire::Opcode;
+use rpc_wire::{Opcode, Versions};
 use spdk_ring::mpsc::Receiver;
-use spdk_thread::Thread;
+use spdk_thread::{JoinHandle, Thread};
 
 use crate::budget::Budget;
 use crate::calls::{Calls, Reply};
@@ -25,7 +25,7 @@ use crate::home::{Control, Home, Message};
 use crate::log_gate::LogGate;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
-use crate::registry::{Found, Registry, View};
+use crate::registry::{Found, Gather, Registry, View};
 use crate::request::{Answer, Request, Slot};
 use crate::slow::SlowRequest;
 use crate::table::{Key, Table};
@@ -61,12 +61,17 @@ pub(crate) struct Endpoint {
     queue: Option<Queue>,
     calls: Rc<Calls>,
     call_ids: Cell<u64>,
+    traces: Cell<u64>,
     group: group::View,
     /// Tells this xstream's calls to other engines from those of others here.
     lane: u32,
     links: Links,
     duplicates: RefCell<Duplicates>,
     sessions: RefCell<Table<Rc<Session>>>,
+    /// ULTs of requests that came in here, to abort when their request is canceled.
+    working: RefCell<HashMap<(u64, u64), JoinHandle<()>>>,
+    /// A request was canceled here, or its connection ended: from then on it is looked for.
+    canceled: Cell<bool>,
     /// Sessions that wait for memory or a place in flight, first come first.
     waiting: RefCell<VecDeque<Key>>,
     phase: Cell<Phase>,
@@ -79,6 +84,11 @@ pub(crate) struct Endpoint {
 /// The endpoint of `home` if its xstream runs on this OS thread.
 pub(crate) fn on_this_os_thread(home: &Arc<Home>) -> Option<Rc<Endpoint>> {
     find(|endpoint| Arc::ptr_eq(&endpoint.home, home))
+}
+
+/// The endpoint of `home` if it is the current xstream's.
+pub(crate) fn of_this_xstream(home: &Arc<Home>) -> Option<Rc<Endpoint>> {
+    current().filter(|endpoint| Arc::ptr_eq(&endpoint.home, home))
 }
 
 /// The current xstream's endpoint.
@@ -120,11 +130,14 @@ impl Endpoint {
                 view: View::new(registry),
                 calls: Calls::new(options.max_calls),
                 call_ids: Cell::new(1),
+                traces: Cell::new(0),
                 group: group::View::new(options.group.clone()),
                 lane: LANES.fetch_add(1, Ordering::Relaxed),
                 links: Links::default(),
                 duplicates: RefCell::default(),
                 sessions: RefCell::new(Table::new(options.max_connections)),
+                working: RefCell::default(),
+                canceled: Cell::new(false),
                 waiting: RefCell::default(),
                 phase: Cell::new(Phase::Serving),
                 budget: Budget::new(options.max_in_flight, options.max_body_bytes),
@@ -173,6 +186,16 @@ impl Endpoint {
         self.call_ids.replace(self.call_ids.get() + 1)
     }
 
+    /// A number for a request that has none: 16 bits of the engine's rank, 12 of the xstream, 36 that count.
+    pub(crate) fn new_trace(&self) -> u64 {
+        let (rank, count) = (
+            u64::from(self.group.membership().me()),
+            self.traces.get() + 1,
+        );
+        self.traces.set(count);
+        rank << 48 | u64::from(self.lane & 0xfff) << 36 | count & ((1 << 36) - 1)
+    }
+
     pub(crate) fn open_call(&self) -> Result<Key, Der> {
         if self.phase.get() == Phase::Closed {
             return Err(Der::SHUTDOWN);
@@ -182,6 +205,10 @@ impl Endpoint {
 
     pub(crate) fn group(&self) -> &group::View {
         &self.group
+    }
+
+    pub(crate) fn gather(&self, opcode: Opcode) -> Option<Gather> {
+        self.view.lookup(opcode).ok()?.gather()
     }
 
     pub(crate) fn lane(&self) -> u32 {
@@ -264,6 +291,7 @@ impl Endpoint {
             return request.reply_error(Der::SHUTDOWN);
         }
         match self.view.lookup(request.opcode()) {
+            Err(_) if request.opcode() == Opcode::VERSIONS => self.tell_versions(request),
             Err(der) => request.reply_error(der),
             Ok(handler) => match &self.queue {
                 Some(queue) => queue.take_in(self, handler, request),
@@ -272,14 +300,64 @@ impl Endpoint {
         }
     }
 
+    fn tell_versions(&self, request: Request) {
+        match Versions::asked(request.body()) {
+            Some(module) => request.reply(0, &self.view.versions(module), None),
+            None => request.reply_error(Der::INVAL),
+        }
+    }
+
+    /// Whether the requester has taken the request back.
+    pub(crate) fn is_canceled(&self, slot: Slot, request_id: u64) -> bool {
+        let Slot::Session(key) = slot else {
+            return false;
+        };
+        let sessions = self.sessions.borrow();
+        let session = sessions.get(key);
+        self.canceled.get() && session.is_some_and(|session| session.is_canceled(request_id))
+    }
+
+    /// Whether nobody waits for its answer: it was taken back, or its connection has ended.
+    pub(crate) fn is_unwanted(&self, slot: Slot, request_id: u64) -> bool {
+        let is_gone =
+            matches!(slot, Slot::Session(key) if self.sessions.borrow().get(key).is_none());
+        is_gone || self.is_canceled(slot, request_id)
+    }
+
+    /// The requester of a request in flight has taken it back.
+    pub(crate) fn canceled(&self, key: Key, request_id: u64) {
+        self.metrics.canceled.increment(1);
+        self.canceled.set(true);
+        let working = self
+            .working
+            .borrow_mut()
+            .remove(&(key.to_u64(), request_id));
+        if let Some(ult) = working {
+            ult.abort();
+        }
+    }
+
+    /// `ult` works on a request that came in here.
+    pub(crate) fn works(&self, slot: Slot, request_id: u64, ult: JoinHandle<()>) {
+        if let Slot::Session(key) = slot {
+            let id = (key.to_u64(), request_id);
+            self.working.borrow_mut().insert(id, ult);
+        }
+    }
+
     /// Hands a request to its handler.
     pub(crate) fn run(&self, handler: &Found, request: Request) {
         if self.phase.get() == Phase::Closed {
             return request.reply_error(Der::SHUTDOWN);
         }
-        let opcode = request.opcode();
+        if self.canceled.get() && request.is_canceled() {
+            return request.reply_error(Der::CANCELED);
+        }
+        let (opcode, trace) = (request.opcode(), request.trace());
         // The request is inside: unwinding drops it, which answers MISC.
-        self.contain(opcode, "handler", || handler.handle(request));
+        self.contain(opcode, "handler", || {
+            spdk_thread::traced(trace, || handler.handle(request));
+        });
     }
 
     /// Runs a handler's code; `None` when it panicked.
@@ -327,9 +405,16 @@ impl Endpoint {
                 self.budget.release(answer.info.charge);
                 self.metrics.in_flight.set(self.budget.requests() as f64);
                 let session = self.sessions.borrow().get(key).cloned();
-                match session {
+                if !self.working.borrow().is_empty() {
+                    let id = (key.to_u64(), answer.info.request_id);
+                    drop(self.working.borrow_mut().remove(&id));
+                }
+                let unwanted = match session {
                     Some(session) => session.answer(answer),
-                    None => self.budget.recycle(answer.body),
+                    None => Some(answer),
+                };
+                if let Some(answer) = unwanted {
+                    self.budget.recycle(answer.body);
                 }
                 self.wake_one_waiting();
             }
@@ -350,6 +435,7 @@ impl Endpoint {
             name: &name,
             tag: info.tag,
             request_id: info.request_id,
+            trace: info.trace,
             peer: info.peer,
             status: answer.status,
             took,
@@ -374,6 +460,13 @@ impl Endpoint {
     pub(crate) fn forget_session(&self, key: Key) {
         let session = self.sessions.borrow_mut().remove(key);
         drop(session);
+        let of_it = |id: &(u64, u64)| id.0 == key.to_u64();
+        let working = self
+            .working
+            .borrow_mut()
+            .extract_if(|id, _| of_it(id))
+            .collect::<Vec<_>>();
+        working.into_iter().for_each(|(_, ult)| ult.abort());
         self.metrics
             .connections
             .set(self.sessions.borrow().len() as f64);

@@ -50,12 +50,13 @@ mod transport;
 pub use bulk::BulkPools;
 pub use calls::{PendingCall, Reply};
 pub use group::{
-    Again, GROUP_MODULE, GROUP_TELL, Group, Heartbeat, Member, Membership, Presence, RankCall,
-    Ranks, Seen, register,
+    Again, Collective, GROUP_MODULE, GROUP_TELL, Group, Heartbeat, Member, Membership, Part,
+    Presence, RankCall, Ranks, Seen, register,
 };
 pub use options::{BulkClass, Options, SlowHook};
 pub use registry::{
-    HandlerEntry, MAX_MODULE_ID, MAX_VERSIONS, ProtocolInfo, RegisterError, Registry, RpcHandler,
+    Gather, HandlerEntry, MAX_MODULE_ID, MAX_VERSIONS, ProtocolInfo, RegisterError, Registry,
+    RpcHandler,
 };
 pub use request::{Peer, Request};
 pub use rpc_wire::{Opcode, Stamp};
@@ -63,4 +64,4 @@ pub use security::Security;
 pub use server::{RpcServer, Seat, StartError};
 pub use slow::SlowRequest;
 pub use tcp::{ConnectError, TcpTransport};
-pub use transport::{Loopback, Transport, call};
+pub use transport::{Loopback, Transport, call, negotiate};

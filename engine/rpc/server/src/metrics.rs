@@ -34,6 +34,8 @@ pub(crate) struct Metrics {
     /// Calls of engines: of another version of the group, and those that came before.
     pub strangers: Counter,
     pub duplicates: Counter,
+    /// Requests whose answer the peer did not want any more.
+    pub canceled: Counter,
     pub in_flight: Gauge,
     pub connections: Gauge,
     held_in_flight: Counter,
@@ -65,6 +67,7 @@ impl Metrics {
             connects: counter("keel_rpc_rank_connects_total", &labels),
             strangers: counter("keel_rpc_group_mismatches_total", &labels),
             duplicates: counter("keel_rpc_duplicates_total", &labels),
+            canceled: counter("keel_rpc_canceled_total", &labels),
             in_flight: gauge("keel_rpc_in_flight", &labels),
             connections: gauge("keel_rpc_connections", &labels),
             held_in_flight: held("in_flight"),

@@ -56,7 +56,13 @@ pub struct HandlerEntry {
     pub name: String,
     /// Who serves it.
     pub handler: Arc<dyn RpcHandler>,
+    /// Of a collective call: how answers become one on their way up; `None`: they stay apart.
+    pub gather: Option<Gather>,
 }
+
+/// Puts the message of another engine's answer into the one that is there already (DAOS: `co_aggregate`). Runs on the xstream that
+/// collects; the order in which answers come is not that of ranks.
+pub type Gather = Arc<dyn Fn(&mut Vec<u8>, &[u8]) + Send + Sync>;
 
 impl HandlerEntry {
     /// An entry.
@@ -65,7 +71,17 @@ impl HandlerEntry {
             index,
             name: name.into(),
             handler,
+            gather: None,
         }
+    }
+
+    /// The same, whose answers become one in a collective call.
+    pub fn gathering(
+        mut self,
+        gather: impl Fn(&mut Vec<u8>, &[u8]) + Send + Sync + 'static,
+    ) -> HandlerEntry {
+        self.gather = Some(Arc::new(gather));
+        self
     }
 }
 
@@ -346,6 +362,16 @@ impl View {
         })
     }
 
+    /// The versions that a module serves; none: there is no such module.
+    pub(crate) fn versions(&self, module: u8) -> Vec<u8> {
+        // Any operation: a look-up makes the view fresh.
+        let _ = self.lookup(Opcode::new(module, 0, 0));
+        let seen = self.seen.borrow();
+        let protocols = seen.1.protocols.iter();
+        let of_module = protocols.filter(|protocol| protocol.module == module);
+        of_module.map(|protocol| protocol.version).collect()
+    }
+
     /// The operation's registered name, for logs.
     pub(crate) fn name(&self, opcode: Opcode) -> String {
         match self.lookup(opcode) {
@@ -363,6 +389,10 @@ impl Found {
     pub(crate) fn classify(&self, request: &Request) -> Option<Attr> {
         let entry = self.table.lookup(self.opcode).ok()?;
         entry.handler.classify(request)
+    }
+
+    pub(crate) fn gather(&self) -> Option<Gather> {
+        self.table.lookup(self.opcode).ok()?.gather.clone()
     }
 
     pub(crate) fn handle(&self, request: Request) {

@@ -38,6 +38,8 @@ pub(crate) struct Info {
     pub opcode: Opcode,
     pub tag: u32,
     pub request_id: u64,
+    /// Its number in all logs, from engine to engine.
+    pub trace: u64,
     pub map_version: u32,
     pub peer: Peer,
     /// When the xstream that received it had all of it, ns.
@@ -151,6 +153,12 @@ impl Request {
         self.info.request_id
     }
 
+    /// Its number in the engine's logs and lists of tasks, the same on all engines that work for it: given where it came in, from outside
+    /// the group, and inherited by all that its handlers start and call.
+    pub fn trace(&self) -> u64 {
+        self.info.trace
+    }
+
     /// Version of the pool map that the requester acts on; 0 = none.
     pub fn map_version(&self) -> u32 {
         self.info.map_version
@@ -213,6 +221,49 @@ impl Request {
         self.finish(der.neg(), &[], None);
     }
 
+    /// Serves the request in a ULT of the current xstream. Where the request came in on the same xstream, the ULT is aborted when the
+    /// requester takes it back or its connection ends: what it holds is dropped at the point where it waits.
+    pub fn serve_in_ult<F, Fut>(self, name: &'static str, serve: F)
+    where
+        F: FnOnce(Request) -> Fut + 'static,
+        Fut: Future<Output = ()> + 'static,
+    {
+        let Some(thread) = spdk_thread::current() else {
+            return self.reply_error(Der::MISC);
+        };
+        let id = self.info.request_id;
+        // A numbered call is carried out whatever becomes of an attempt.
+        let route = self
+            .route
+            .as_ref()
+            .filter(|_| self.info.stamp.is_none_or(|s| s.number == 0));
+        let origin = route.map(|route| (Arc::clone(&route.home), route.slot));
+        // Refused, the future is dropped and with it the request, which is answered then.
+        let ult = thread.spawn(name, async move { serve(self).await });
+        if let (Ok(ult), Some((home, slot))) = (ult, origin)
+            && let Some(endpoint) = endpoint::of_this_xstream(&home)
+        {
+            endpoint.works(slot, id, ult);
+        }
+    }
+
+    /// Whether the requester has taken it back, as far as the current xstream knows: it does where the request came in on it.
+    pub fn is_canceled(&self) -> bool {
+        let Some(route) = &self.route else {
+            return false;
+        };
+        endpoint::on_this_os_thread(&route.home)
+            .is_some_and(|endpoint| endpoint.is_canceled(route.slot, self.info.request_id))
+    }
+
+    fn is_unwanted(&self) -> bool {
+        let Some(route) = &self.route else {
+            return false;
+        };
+        endpoint::on_this_os_thread(&route.home)
+            .is_some_and(|endpoint| endpoint.is_unwanted(route.slot, self.info.request_id))
+    }
+
     fn finish(&mut self, status: i32, body: &[u8], bulk: Option<Bulk>) {
         self.answer(status, body, bulk, None);
     }
@@ -238,6 +289,10 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
+        if self.is_unwanted() {
+            // Its ULT was aborted.
+            self.finish(Der::CANCELED.neg(), &[], None);
+        }
         if self.route.is_some() {
             tracing::warn!(
                 opcode = %self.info.opcode, request = self.info.request_id, peer = %self.info.peer,

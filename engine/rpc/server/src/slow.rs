@@ -18,6 +18,8 @@ pub struct SlowRequest<'a> {
     pub tag: u32,
     /// The requester's number for it.
     pub request_id: u64,
+    /// The engine's number for it ([`crate::Request::trace`]).
+    pub trace: u64,
     /// Who asked.
     pub peer: Peer,
     /// Status of the answer.
@@ -30,8 +32,15 @@ impl fmt::Display for SlowRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} {} request {} from {} for tag {} took {:?}, status {}",
-            self.name, self.opcode, self.request_id, self.peer, self.tag, self.took, self.status
+            "{} {} request {} from {} for tag {} took {:?}, status {}, trace {:016x}",
+            self.name,
+            self.opcode,
+            self.request_id,
+            self.peer,
+            self.tag,
+            self.took,
+            self.status,
+            self.trace
         )
     }
 }

@@ -16,6 +16,7 @@ use crate::decoder::{Buffers, Damage, Decoder, Frame, Step};
 use crate::header::{Header, MAX_BODY, MAX_BULK};
 use crate::hello::{HelloReply, HelloRequest, PROTOCOL};
 use crate::outgoing::Outgoing;
+use crate::versions::Versions;
 
 const READ_AHEAD: usize = 16 << 10;
 /// Buffers of each kind kept for reuse.
@@ -212,6 +213,23 @@ impl Client {
             }
             self.step(None)?;
         }
+    }
+
+    /// The highest of `known` protocol versions of a module that the engine serves as well.
+    ///
+    /// # Errors
+    /// [`ClientError::Versions`]: none, or it has no such module.
+    pub fn negotiate(&mut self, module: u8, known: &[u8]) -> Result<u8, ClientError> {
+        let reply = self.call(Opcode::VERSIONS, &Versions::ask(module), None)?;
+        let served = match reply.into_result() {
+            Ok(reply) => Versions(reply.body),
+            Err(_) => Versions::default(),
+        };
+        served.highest(known).map_err(|_| ClientError::Versions {
+            module,
+            served: served.0,
+            known: known.to_vec(),
+        })
     }
 
     /// Sends a request to this connection's xstream; returns its id once all of it is in the socket.

@@ -52,6 +52,18 @@ pub enum ClientError {
         /// What the engine speaks.
         theirs: u32,
     },
+    /// The engine's module and this program have no protocol version in common.
+    #[error(
+        "the engine serves versions {served:?} of module {module}, this program speaks {known:?}: use the client of the engine's release, or load the module"
+    )]
+    Versions {
+        /// The module's id.
+        module: u8,
+        /// What the engine serves; nothing: it has no such module.
+        served: Vec<u8>,
+        /// What this program speaks.
+        known: Vec<u8>,
+    },
     /// A system call failed.
     #[error("{what} failed: {source}")]
     Io {

@@ -17,6 +17,7 @@
 //! | `header` | the 64 bytes, limits, what can be wrong with them |
 //! | `hello` | the first exchange on a connection |
 //! | `stamp` | what an engine adds to its calls to others of its group |
+//! | `versions` | which protocol versions an engine serves |
 //! | `decoder` | bytes to frames, incrementally, into the caller's buffers |
 //! | `outgoing` | one frame on its way out, without copying it together |
 //! | `channel` | a socket, with or without TLS on it |
@@ -31,6 +32,7 @@ mod hello;
 mod opcode;
 mod outgoing;
 mod stamp;
+mod versions;
 
 pub use client::{Client, ClientOptions, Reply, Retry};
 pub use client_error::ClientError;
@@ -43,3 +45,4 @@ pub use hello::{HelloReply, HelloRequest, PROTOCOL};
 pub use opcode::Opcode;
 pub use outgoing::Outgoing;
 pub use stamp::Stamp;
+pub use versions::Versions;

@@ -11,6 +11,11 @@ impl Opcode {
     /// The first request of a connection: who speaks, which protocol, which xstream it wants ([`crate::HelloRequest`]).
     /// Module id 0xFF is the transport's own, as CaRT keeps 0xFF for its internal RPCs.
     pub const HELLO: Opcode = Opcode(0xFF00_0001);
+    /// The requester does not want the answer to its request of this id any more. It is not answered itself, and neither is the
+    /// request, unless its answer was already on its way.
+    pub const CANCEL: Opcode = Opcode(0xFF00_0002);
+    /// Which protocol versions modules serve ([`crate::Versions`]).
+    pub const VERSIONS: Opcode = Opcode(0xFF00_0003);
 
     /// An opcode of its three parts.
     pub const fn new(module: u8, version: u8, index: u16) -> Opcode {

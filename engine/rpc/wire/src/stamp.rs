@@ -10,6 +10,7 @@
 /// | 16 | 4 | lane: who of the caller counts the number |
 /// | 20 | 4 | 0 |
 /// | 24 | 8 | number of the call in its lane; 0: it may be carried out twice |
+/// | 32 | 8 | the request that the caller works for; 0: none |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// Version of the group that the caller knows.
@@ -22,11 +23,13 @@ pub struct Stamp {
     pub lane: u32,
     /// The same when the call is sent again; 0: nobody needs to know.
     pub number: u64,
+    /// The request that the caller works for, by the number that the engine gave it where it came in; 0: none.
+    pub trace: u64,
 }
 
 impl Stamp {
     /// Bytes at the end of the body.
-    pub const LEN: usize = 32;
+    pub const LEN: usize = 40;
 
     /// Appends it to a body.
     pub fn put(&self, body: &mut Vec<u8>) {
@@ -36,6 +39,7 @@ impl Stamp {
         body.extend_from_slice(&self.lane.to_le_bytes());
         body.extend_from_slice(&[0; 4]);
         body.extend_from_slice(&self.number.to_le_bytes());
+        body.extend_from_slice(&self.trace.to_le_bytes());
     }
 
     /// Takes it off the end of a body; `None` if the body is too short, which then stays as it is.
@@ -52,6 +56,7 @@ impl Stamp {
             incarnation: whole(8)?,
             lane: half(16)?,
             number: whole(24)?,
+            trace: whole(32)?,
         };
         body.truncate(at);
         Some(stamp)
@@ -70,6 +75,7 @@ mod tests {
             incarnation: 1 << 40,
             lane: 9,
             number: u64::MAX,
+            trace: 1 << 50 | 3,
         };
         let mut body = b"what is asked".to_vec();
         stamp.put(&mut body);

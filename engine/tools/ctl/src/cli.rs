@@ -142,6 +142,8 @@ pub(crate) enum Group {
         #[arg(required = true, value_name = "RANK=ADDRESS:PORT", value_parser = member)]
         members: Vec<(u32, std::net::SocketAddr)>,
     },
+    /// Asks every member itself, each through others along a tree, and waits for all answers. Fails if one is missing.
+    Check,
 }
 
 fn member(text: &str) -> Result<(u32, std::net::SocketAddr), String> {

@@ -37,7 +37,11 @@ impl Engine {
     /// Likewise; and one side does not believe the other.
     pub fn connect_as(addr: &str, identity: Option<Identity>) -> Result<Engine, ObjError> {
         let mut links = Links::new(addr, identity);
-        links.to(SYSTEM)?;
+        // Said now, and not by the first operation that fails.
+        let speaks = [obj_proto::PROTOCOL_VERSION as u8];
+        links
+            .to(SYSTEM)?
+            .negotiate(obj_proto::MODULE_ID as u8, &speaks)?;
         Ok(Engine(Arc::new(Mutex::new(links))))
     }
 

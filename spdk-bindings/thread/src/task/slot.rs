@@ -50,10 +50,12 @@ pub(super) struct Slot {
 #[repr(align(64))]
 pub(super) struct Cold {
     pub(super) joiner: Cell<Option<TaskWaker>>,
-    pub(super) name: Cell<&'static str>,
+    pub(super) name: Cell<PackedStr>,
     pub(super) spawned_at: Cell<u64>,
     pub(super) spawned_by: Cell<&'static Location<'static>>,
     pub(super) waits_for: Cell<PackedStr>,
+    /// Which request it works for; 0: none.
+    pub(super) trace: Cell<u64>,
 }
 
 impl Slot {
@@ -70,10 +72,11 @@ impl Slot {
             flags: Cell::new(0),
             cold: Cold {
                 joiner: Cell::new(None),
-                name: Cell::new(""),
+                name: Cell::new(PackedStr::new("")),
                 spawned_at: Cell::new(0),
                 spawned_by: Cell::new(Location::caller()),
                 waits_for: Cell::new(PackedStr::new("")),
+                trace: Cell::new(0),
             },
         }
     }

@@ -58,6 +58,8 @@ pub struct TaskInfo {
     pub polls: u32,
     /// Where it was started.
     pub spawned_by: &'static Location<'static>,
+    /// Which request it works for ([`crate::traced`]); 0: none.
+    pub trace: u64,
 }
 
 /// The task that is being polled.
@@ -81,6 +83,8 @@ pub(crate) struct TaskTable {
     live: Cell<u32>,
     limit: u32,
     spawned: Cell<u64>,
+    /// Of code that is no task: messages, pollers.
+    trace_outside: Cell<u64>,
 }
 
 impl TaskTable {
@@ -101,6 +105,7 @@ impl TaskTable {
             live: Cell::new(0),
             limit,
             spawned: Cell::new(0),
+            trace_outside: Cell::new(0),
         }
     }
 
@@ -118,9 +123,10 @@ impl TaskTable {
         };
         slot.state.set(Some(TaskState::Ready));
         slot.unit.set(UnitName::new(UnitKind::Task, name));
-        slot.cold.name.set(name);
+        slot.cold.name.set(PackedStr::new(name));
         slot.cold.spawned_at.set(thread.now());
         slot.cold.spawned_by.set(Location::caller());
+        slot.cold.trace.set(self.trace().get());
         self.ready.push(index, &self.slots);
         self.live.set(self.live.get() + 1);
         self.spawned.set(self.spawned.get() + 1);
@@ -301,7 +307,7 @@ impl TaskTable {
             thread.report_panic("task", "(end of a task)", text);
             return;
         };
-        let name = slot.cold.name.get();
+        let name = slot.cold.name.get().get();
         thread.report_panic("task", name, text);
         let fail = || {
             if let Some(body) = &mut *slot.body.borrow_mut() {
@@ -467,6 +473,15 @@ impl TaskTable {
             .count()
     }
 
+    /// Which request the running code works for.
+    #[inline]
+    pub(crate) fn trace(&self) -> &Cell<u64> {
+        match self.slots.get(self.running.index.get()) {
+            Some(slot) => &slot.cold.trace,
+            None => &self.trace_outside,
+        }
+    }
+
     /// Tasks started so far.
     pub(crate) fn spawned(&self) -> u64 {
         self.spawned.get()
@@ -476,7 +491,7 @@ impl TaskTable {
         let info = |(id, slot): (u32, &Slot)| {
             let (state, cold) = (slot.state.get()?, &slot.cold);
             Some(TaskInfo {
-                name: cold.name.get(),
+                name: cold.name.get().get(),
                 id,
                 age_ns: now.saturating_sub(cold.spawned_at.get()),
                 state,
@@ -487,6 +502,7 @@ impl TaskTable {
                 },
                 polls: slot.polls.get(),
                 spawned_by: cold.spawned_by.get(),
+                trace: cold.trace.get(),
             })
         };
         self.slots.iter().filter_map(info).collect()

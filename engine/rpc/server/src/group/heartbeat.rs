@@ -11,6 +11,7 @@ use daos_errno::Der;
 use rpc_wire::Opcode;
 use spdk_thread::{Thread, quiet, timeout};
 
+use crate::group::collective::{self, SPREAD};
 use crate::group::{Group, Membership, RankCall, Ranks};
 use crate::registry::{HandlerEntry, RegisterError, Registry};
 use crate::request::Request;
@@ -21,7 +22,8 @@ const PING: Opcode = Opcode::new(GROUP_MODULE, 1, 0);
 /// A member with another version of the group is told the newer one: the only call that needs no common version.
 pub const GROUP_TELL: Opcode = Opcode::new(GROUP_MODULE, 1, 1);
 
-/// Lets the engine answer other members' heartbeats with its life in 8 bytes, little-endian; `told` handles [`GROUP_TELL`].
+/// Lets the engine answer other members' heartbeats (its life in 8 bytes, little-endian), and take its part in collective calls;
+/// `told` handles [`GROUP_TELL`].
 ///
 /// # Errors
 /// When it does already.
@@ -37,6 +39,7 @@ pub fn register(
     let entries = vec![
         HandlerEntry::new(PING.index(), "group_ping", Arc::new(ping)),
         HandlerEntry::new(GROUP_TELL.index(), "group_tell", Arc::new(told)),
+        HandlerEntry::new(SPREAD.index(), "group_spread", Arc::new(collective::serve)),
     ];
     registry.register_protocol(GROUP_MODULE, PING.version(), entries)
 }

@@ -8,12 +8,14 @@
 //! | `duplicates` | calls that came before |
 //! | `heartbeat` | who is there |
 
+mod collective;
 mod duplicates;
 mod heartbeat;
 mod link;
 mod membership;
 mod ranks;
 
+pub use collective::{Collective, Part};
 pub(crate) use duplicates::{Admitted, Duplicates};
 pub use heartbeat::{GROUP_MODULE, GROUP_TELL, Heartbeat, Presence, Seen, register};
 pub(crate) use link::Links;

@@ -12,6 +12,7 @@ use spdk_thread::{sleep_until, timeout};
 use crate::calls::Reply;
 use crate::endpoint::{self, Endpoint};
 use crate::group::Member;
+use crate::registry::Gather;
 use crate::transport::{Loopback, Transport};
 
 /// Whether a call is sent again when its connection breaks.
@@ -91,6 +92,20 @@ impl Ranks {
         result
     }
 
+    /// This engine's rank.
+    pub(super) fn me(&self) -> u32 {
+        self.endpoint.group().membership().me()
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.endpoint.now()
+    }
+
+    /// How an operation's answers are put together, if they are.
+    pub(super) fn gather(&self, opcode: Opcode) -> Option<Gather> {
+        self.endpoint.gather(opcode)
+    }
+
     /// Until the service ends here.
     pub async fn closed(&self) {
         self.endpoint.links().closing().wait().await;
@@ -138,6 +153,7 @@ impl Ranks {
             incarnation: membership.incarnation(),
             lane: endpoint.lane(),
             number,
+            trace: spdk_thread::trace(),
         };
         Ok((member.ok_or(Der::OOG)?, stamp))
     }

@@ -24,6 +24,7 @@ use spdk_env::DmaBuf;
 use spdk_thread::{TaskWaker, Thread, sleep_until, timeout, yield_now};
 use thiserror::Error;
 
+use super::keepalive::watch_over;
 use super::out_queue::OutQueue;
 use super::socket::{Input, Socket, tls_error};
 use crate::bell::Bell;
@@ -104,6 +105,22 @@ struct Link {
     refused: Cell<Option<TlsError>>,
 }
 
+impl Link {
+    /// Nobody waits for the answer any more: the engine need not work for it.
+    fn cancel(&self, key: Key) {
+        if self.closed.get() {
+            return;
+        }
+        let header = Header {
+            opcode: Opcode::CANCEL.0,
+            request_id: key.to_u64(),
+            ..Header::default()
+        };
+        self.out.push(header, Vec::new(), None);
+        self.bell.ring();
+    }
+}
+
 impl Drop for Owner {
     fn drop(&mut self) {
         self.0.closed.set(true);
@@ -176,8 +193,13 @@ impl TcpTransport {
             after_ms,
             ..Header::default()
         };
-        self.send(header, body, bulk)
-            .unwrap_or_else(PendingCall::failed)
+        let sent = self.send(header, body, bulk);
+        let pending = sent.unwrap_or_else(PendingCall::failed);
+        // A numbered call is carried out once: a dropped attempt may be followed by another one.
+        match stamp.number {
+            0 => pending,
+            _ => pending.lasting(),
+        }
     }
 
     fn send(
@@ -266,6 +288,12 @@ async fn establish(
     let transport = TcpTransport {
         owner: Rc::new(Owner(Rc::clone(&link))),
     };
+    let own = Rc::downgrade(&link);
+    link.calls.on_forgotten(move |key| {
+        if let Some(link) = own.upgrade() {
+            link.cancel(key);
+        }
+    });
     let runner = Runner {
         link: Rc::clone(&link),
         socket,
@@ -350,6 +378,7 @@ async fn open(thread: &Thread, addr: SocketAddr) -> Result<Socket, Errno> {
         None,
     )?;
     sockopt::set_tcp_nodelay(&fd, true)?;
+    watch_over(&fd)?;
     let begun = connect(&fd, &addr);
     let socket = Socket::new(thread, fd, None);
     match begun {
@@ -431,6 +460,8 @@ impl Runner {
 
     fn turn(&mut self) -> Result<bool, End> {
         if self.link.closed.get() {
+            // Calls that were taken back with the connection: the engine need not work for them.
+            self.link.out.flush(&self.socket, drop)?;
             return Err(End::Owner);
         }
         let written = self.link.out.flush(&self.socket, drop);

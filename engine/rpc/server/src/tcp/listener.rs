@@ -15,6 +15,7 @@ use slab::Slab;
 use spdk_thread::{FdWatch, Interest, JoinHandle, TaskWaker, sleep};
 
 use super::handshake::greet;
+use super::keepalive::watch_over;
 use crate::endpoint::Endpoint;
 
 /// Out of descriptors or memory: waits this long before it accepts again.
@@ -135,7 +136,8 @@ fn start_handshake(endpoint: &Rc<Endpoint>, control: &Rc<ListenerControl>, socke
         .ok()
         .and_then(|addr| addr?.try_into().ok());
     // Gone already, or no answer may wait for another: both only when the peer has closed.
-    let (Some(peer), Ok(())) = (peer, sockopt::set_tcp_nodelay(&socket, true)) else {
+    let set = sockopt::set_tcp_nodelay(&socket, true).and_then(|()| watch_over(&socket));
+    let (Some(peer), Ok(())) = (peer, set) else {
         return;
     };
     let (endpoint2, control2) = (Rc::clone(endpoint), Rc::clone(control));

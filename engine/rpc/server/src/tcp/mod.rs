@@ -2,6 +2,7 @@
 
 mod connect;
 mod handshake;
+mod keepalive;
 mod listener;
 mod out_queue;
 mod runner;

@@ -157,6 +157,10 @@ impl Buffers for Link {
     type Bulk = Bulk;
 
     fn admit(&mut self, header: &Header) -> Option<Vec<u8>> {
+        // It makes room: it waits for none.
+        if header.opcode == Opcode::CANCEL.0 && header.body_len == 0 {
+            return Some(Vec::new());
+        }
         let options = &self.endpoint.fabric().options;
         if self.session.out.bytes() > options.max_queued_reply_bytes {
             self.hold(Hold::SlowReader);
@@ -301,11 +305,20 @@ impl Runner {
             partial,
             ..
         } = &mut self.link;
-        let charge = partial.take().unwrap_or(0);
-        if header.is_response() {
-            endpoint.budget.release(charge);
+        let charge = partial.take();
+        if header.is_response() || (header.opcode == Opcode::CANCEL.0 && header.body_len > 0) {
+            charge
+                .into_iter()
+                .for_each(|charge| endpoint.budget.release(charge));
             return Err(End::NotARequest);
         }
+        if header.opcode == Opcode::CANCEL.0 {
+            if session.cancel(header.request_id) {
+                endpoint.canceled(*key, header.request_id);
+            }
+            return Ok(());
+        }
+        let charge = charge.unwrap_or(0);
         session.in_flight.set(session.in_flight.get() + 1);
         endpoint
             .metrics
@@ -316,18 +329,7 @@ impl Runner {
             true => Stamp::take(&mut body),
             false => None,
         };
-        let info = Info {
-            opcode: header.opcode(),
-            tag: header.tag,
-            request_id: header.request_id,
-            map_version: header.map_version,
-            peer: Peer::Tcp(session.peer),
-            arrived: endpoint.now(),
-            enqueue_id: header.enqueue_id,
-            timeout_ms: header.after_ms,
-            stamp,
-            charge,
-        };
+        let info = described(endpoint, session, &header, stamp, charge);
         let route = Route {
             home: endpoint.home(),
             slot: Slot::Session(*key),
@@ -429,6 +431,31 @@ impl Runner {
                 }
             }
         }
+    }
+}
+
+fn described(
+    endpoint: &Endpoint,
+    session: &Session,
+    header: &Header,
+    stamp: Option<Stamp>,
+    charge: u32,
+) -> Info {
+    Info {
+        opcode: header.opcode(),
+        tag: header.tag,
+        request_id: header.request_id,
+        trace: match stamp {
+            Some(stamp) if stamp.trace != 0 => stamp.trace,
+            _ => endpoint.new_trace(),
+        },
+        map_version: header.map_version,
+        peer: Peer::Tcp(session.peer),
+        arrived: endpoint.now(),
+        enqueue_id: header.enqueue_id,
+        timeout_ms: header.after_ms,
+        stamp,
+        charge,
     }
 }
 

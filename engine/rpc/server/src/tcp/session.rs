@@ -1,6 +1,6 @@
 //! The part of a connection that others on its xstream touch: the answers that wait to be written.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -25,6 +25,8 @@ pub(crate) struct Session {
     /// Nothing is read until its xstream has room for another request.
     pub(super) wants_room: Cell<bool>,
     cut: Cell<Option<&'static str>>,
+    /// Requests in flight that the peer does not want answered any more.
+    canceled: RefCell<Vec<u64>>,
 }
 
 impl Session {
@@ -38,12 +40,43 @@ impl Session {
             waits_for_room: Cell::new(false),
             wants_room: Cell::new(false),
             cut: Cell::new(None),
+            canceled: RefCell::default(),
         })
     }
 
-    /// Queues the answer to a request of this connection.
-    pub(crate) fn answer(&self, answer: Answer) {
+    /// The peer does not want the answer to this request. False: nothing that it could mean is in flight.
+    pub(super) fn cancel(&self, request_id: u64) -> bool {
+        let mut canceled = self.canceled.borrow_mut();
+        // More than are in flight name requests that were answered already.
+        if canceled.len() >= self.in_flight.get() || canceled.contains(&request_id) {
+            return false;
+        }
+        canceled.push(request_id);
+        true
+    }
+
+    /// Whether the peer has canceled this request.
+    pub(crate) fn is_canceled(&self, request_id: u64) -> bool {
+        self.canceled.borrow().contains(&request_id)
+    }
+
+    /// Queues the answer to a request of this connection; a canceled one's comes back.
+    pub(crate) fn answer(&self, answer: Answer) -> Option<Answer> {
         self.in_flight.set(self.in_flight.get() - 1);
+        let mut canceled = self.canceled.borrow_mut();
+        let at = canceled.iter().position(|id| *id == answer.info.request_id);
+        if let Some(at) = at {
+            canceled.swap_remove(at);
+        }
+        if self.in_flight.get() == 0 {
+            canceled.clear();
+        }
+        drop(canceled);
+        if at.is_some() {
+            // There is a place for another one.
+            self.bell.ring();
+            return Some(answer);
+        }
         let header = Header {
             opcode: answer.info.opcode.0,
             tag: answer.info.tag,
@@ -54,6 +87,7 @@ impl Session {
             ..Header::default()
         };
         self.queue(header, answer.body, answer.bulk);
+        None
     }
 
     /// Queues a response frame.

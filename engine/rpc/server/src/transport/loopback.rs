@@ -58,6 +58,10 @@ impl Transport for Loopback {
             opcode,
             tag,
             request_id: endpoint.next_call_id(),
+            trace: match spdk_thread::trace() {
+                0 => endpoint.new_trace(),
+                trace => trace,
+            },
             map_version: 0,
             peer: Peer::Local(endpoint.tag()),
             arrived: endpoint.now(),

@@ -1,12 +1,14 @@
 //! How a request gets from here to the xstream that serves it.
 
 mod loopback;
+mod versions;
 
 use daos_errno::Der;
 use rpc_wire::Opcode;
 use spdk_env::DmaBuf;
 
 pub use loopback::{Loopback, call};
+pub use versions::negotiate;
 
 use crate::calls::PendingCall;
 

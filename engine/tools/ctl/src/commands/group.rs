@@ -1,4 +1,4 @@
-//! `keel group status|set`.
+//! `keel group status|set|check`.
 
 use daos_errno::Der;
 use drpc_wire::mgmt::group_update_req::Engine;
@@ -31,6 +31,7 @@ pub(crate) fn run(cli: &Cli, command: &Group) -> Result<(), CliError> {
                 },
             )
         }
+        Group::Check => check(cli),
     }
 }
 
@@ -62,6 +63,52 @@ fn set(cli: &Cli, request: &GroupUpdateReq) -> Result<(), CliError> {
             _ => error.cure("the engine's log says what is wrong with the list"),
         }
     })
+}
+
+fn check(cli: &Cli) -> Result<(), CliError> {
+    // The engine answers before we stop listening.
+    let limit_ms = u32::try_from(cli.timeout * 900).unwrap_or(u32::MAX);
+    let request = keel::GroupCheckReq { limit_ms };
+    let answer: keel::GroupCheck = Endpoint::connect(cli)?.keel(methods::GROUP_CHECK, &request)?;
+    show(cli.output, &answer, check_text)?;
+    let silent = answer
+        .members
+        .iter()
+        .filter(|member| !member.failure.is_empty());
+    match silent.count() {
+        0 => Ok(()),
+        count => Err(CliError::new(
+            Exit::Unavailable,
+            format!("{count} of {} members did not answer", answer.members.len()),
+        )
+        .cure("`keel group status` says since when; the log of such an engine says why")),
+    }
+}
+
+fn check_text(check: &keel::GroupCheck) -> String {
+    let row = |member: &keel::MemberCheck| {
+        let answer = member.answer.clone();
+        let said =
+            |text: fn(keel::MemberAnswer) -> String| answer.clone().map_or("-".to_owned(), text);
+        vec![
+            member.rank.to_string(),
+            said(|answer| answer.state),
+            said(|answer| answer.incarnation.to_string()),
+            said(|answer| format!("{} s", answer.uptime_ms / 1000)),
+            said(|answer| answer.version),
+            member.failure.clone(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = check.members.iter().map(row).collect();
+    format!(
+        "version {} of the group, asked in {} us\n\n{}",
+        check.version,
+        check.took_us,
+        table(
+            &["RANK", "STATE", "LIFE", "UP", "VERSION", "FAILURE"],
+            &rows
+        )
+    )
 }
 
 fn status_text(status: &keel::GroupStatus) -> String {

@@ -19,6 +19,7 @@ pub(crate) fn run(cli: &Cli, with_pollers: bool) -> Result<(), CliError> {
                 format!("{} ms", t.age_ms),
                 t.polls.to_string(),
                 stack(t),
+                trace(t),
                 t.started_at.clone(),
             ]
         };
@@ -30,6 +31,7 @@ pub(crate) fn run(cli: &Cli, with_pollers: bool) -> Result<(), CliError> {
             "AGE",
             "POLLS",
             "STACK",
+            "TRACE",
             "STARTED AT",
         ];
         let tasks = table(&head, &list.tasks.iter().map(row).collect::<Vec<_>>());
@@ -46,6 +48,14 @@ fn stack(task: &keel::Task) -> String {
     match task.stack_bytes {
         0 => String::new(),
         bytes => format!("{} of {} KiB", task.stack_deepest_bytes >> 10, bytes >> 10),
+    }
+}
+
+/// The request that it works for, as logs name it.
+fn trace(task: &keel::Task) -> String {
+    match task.trace {
+        0 => String::new(),
+        trace => format!("{trace:016x}"),
     }
 }
 
