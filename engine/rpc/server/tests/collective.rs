@@ -63,7 +63,11 @@ impl Cluster {
 
     fn set_version(&self, rank: usize, version: u32) {
         let members = (0..).zip(&self.addresses);
-        let members = members.map(|(rank, &address)| Member { rank, address });
+        let members = members.map(|(rank, &address)| Member {
+            rank,
+            address,
+            incarnation: 0,
+        });
         assert!(self.members[rank].set(Group::new(version, members)));
     }
 

@@ -41,7 +41,11 @@ fn a_request_keeps_its_number_through_ults_and_engines() {
     let addresses = engines.iter().map(Engine::addr);
     let group: Vec<Member> = (0..)
         .zip(addresses)
-        .map(|(rank, address)| Member { rank, address })
+        .map(|(rank, address)| Member {
+            rank,
+            address,
+            incarnation: 0,
+        })
         .collect();
     for membership in &members {
         membership.set(Group::new(1, group.clone()));
