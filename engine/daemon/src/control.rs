@@ -35,14 +35,7 @@ impl Control for EngineControl {
 async fn answer(engine: &Arc<Engine>, method: i32, body: &[u8]) -> Result<Vec<u8>, Der> {
     Ok(match method {
         methods::ENGINE_STATUS => report::status(engine).await.encode_to_vec(),
-        methods::ENGINE_READY => {
-            let state = engine.state();
-            keel::EngineReady {
-                ready: state == State::Ready,
-                state: state.as_str().to_owned(),
-            }
-            .encode_to_vec()
-        }
+        methods::ENGINE_READY => ready(engine.state()).encode_to_vec(),
         methods::ENGINE_SHUTDOWN => {
             let _: keel::ShutdownReq = decode(body)?;
             engine.events.request_shutdown();
@@ -104,6 +97,13 @@ async fn answer(engine: &Arc<Engine>, method: i32, body: &[u8]) -> Result<Vec<u8
         }
         _ => return Err(Der::NOSYS),
     })
+}
+
+fn ready(state: State) -> keel::EngineReady {
+    keel::EngineReady {
+        ready: state == State::Ready,
+        state: state.as_str().to_owned(),
+    }
 }
 
 fn decode<T: Message + Default>(body: &[u8]) -> Result<T, Der> {
