@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,6 +17,7 @@ pub struct Proxy {
 #[derive(Default)]
 struct Shared {
     open: Mutex<Vec<TcpStream>>,
+    carried: AtomicUsize,
     /// Connections are closed as soon as they are made.
     refuses: AtomicBool,
     stop: AtomicBool,
@@ -41,6 +42,7 @@ impl Proxy {
                 pump(near.try_clone().unwrap(), far.try_clone().unwrap());
                 pump(far.try_clone().unwrap(), near.try_clone().unwrap());
                 mine.open.lock().unwrap().extend([near, far]);
+                mine.carried.fetch_add(1, Ordering::Relaxed);
             }
         });
         Proxy {
@@ -56,6 +58,11 @@ impl Proxy {
         for socket in self.shared.open.lock().unwrap().drain(..) {
             let _ = socket.shutdown(Shutdown::Both);
         }
+    }
+
+    /// Connections that were passed on so far.
+    pub fn carried(&self) -> usize {
+        self.shared.carried.load(Ordering::Relaxed)
     }
 
     /// Lets connections pass again.

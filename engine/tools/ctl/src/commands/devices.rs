@@ -295,7 +295,7 @@ mod tests {
             "ssd0  unplugged  critical_warning",
             "ssd0: unplugged: it was removed",
             "newest errors of SSDs:",
-            "ssd0  12     3     -    1          4711  unrecovered read error (type 2, code 0x81)",
+            "ssd0     12     3  -            1  4711  unrecovered read error (type 2, code 0x81)",
             "2: 1.7 (runs)",
             "4.0 KiB, collected by itself (generation 5)",
         ] {
