@@ -85,19 +85,19 @@ impl Iv {
 
     /// Membership has a new leader; ignored unless its term is greater than the one known, or that one's leader was taken back.
     pub fn set_leader(&mut self, now: Nanos, ns: NsId, leader: Rank, term: u64) {
+        let me = self.me;
         let newer = |space: &&mut Space| {
             term > space.term || (term == space.term && space.leader.is_none())
         };
-        if let Some(space) = self.spaces.get_mut(&ns).filter(newer) {
-            let (doubts, anew) = (
-                space.is_root(self.me) || leader == self.me,
-                term > space.term,
-            );
-            space.lead(leader, term);
-            self.led_anew(now, ns, doubts);
-            if anew && let Some(space) = self.spaces.get_mut(&ns) {
-                space.window.clear();
-            }
+        let Some(space) = self.spaces.get_mut(&ns).filter(newer) else {
+            return;
+        };
+        let doubts = space.is_root(me) || leader == me;
+        let anew = term > space.term;
+        space.lead(leader, term);
+        self.led_anew(now, ns, doubts);
+        if anew && let Some(space) = self.spaces.get_mut(&ns) {
+            space.window.clear();
         }
     }
 
