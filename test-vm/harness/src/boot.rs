@@ -21,7 +21,7 @@ use crate::qmp::Qmp;
 use crate::vm::{Parts, Vm};
 
 /// Longest time from start to the agent's first word. Emulated, a guest takes about five seconds on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(20);
 
 pub(crate) fn boot(
@@ -63,7 +63,16 @@ pub(crate) fn boot(
     };
     let errors = unused(run, &format!("qemu{number}"));
     let mut qemu = spawn(&launch, &errors)?;
-    match first_words(&qmp_listener, &agent_listener, &mut qemu) {
+    let mut words = first_words(&qmp_listener, &agent_listener, &mut qemu);
+    // Debian's kernel sometimes stands still early in its start when it has more emulated processors than the host has real ones.
+    if words.is_err() && qemu.try_wait()?.is_none() && options.terminal.is_none() {
+        eprintln!("no word from the guest for {PATIENCE:?}: started once more");
+        end(&mut qemu);
+        fs::rename(&console, unused(run, &format!("console{number}.silent")))?;
+        qemu = spawn(&launch, &errors)?;
+        words = first_words(&qmp_listener, &agent_listener, &mut qemu);
+    }
+    match words {
         Ok((qmp, agent, kernel)) => {
             // QEMU has read it; forty MiB of each run are not worth keeping.
             fs::remove_file(&image)?;
@@ -81,12 +90,16 @@ pub(crate) fn boot(
             }))
         }
         Err(error) => {
-            let _ = qemu.kill();
-            let _ = qemu.wait();
+            end(&mut qemu);
             let said = [&errors, &console].map(|file| tail(file));
             Err(error.context(format!("QEMU and the guest say:\n{}", said.join("\n"))))
         }
     }
+}
+
+fn end(qemu: &mut Child) {
+    let _ = qemu.kill();
+    let _ = qemu.wait();
 }
 
 /// QEMU connects both channels when it starts; the guest greets when it is up.

@@ -218,12 +218,18 @@ impl Vm {
             .map(drop)
     }
 
-    /// Pulls a controller with one namespace, gives the namespace another size, and puts it back.
+    /// Pulls a controller with one namespace, gives the namespace another size, puts it back, and waits for the guest to find it.
     pub fn resize(&mut self, controller: &str, size_mib: u64) -> Result<()> {
         self.pull(controller)?;
         let resize = json!({ "node-name": qemu::node(controller, 1), "size": size_mib << 20 });
         self.0.qmp.execute("block_resize", resize)?;
-        self.plug(controller)
+        self.plug(controller)?;
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = self.bdf(controller) {
+            ensure!(Instant::now() < deadline, error);
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
     }
 
     fn position(&self, controller: &str) -> Result<usize> {
