@@ -64,7 +64,7 @@ pub(crate) fn boot(
     let errors = unused(run, &format!("qemu{number}"));
     let mut qemu = spawn(&launch, &errors)?;
     let mut words = first_words(&qmp_listener, &agent_listener, &mut qemu);
-    // Debian's kernel sometimes stands still early in its start when it has more emulated processors than the host has real ones.
+    // Debian's kernel sometimes stands still when it starts on more emulated processors than the host has real ones.
     if words.is_err() && qemu.try_wait()?.is_none() && options.terminal.is_none() {
         eprintln!("no word from the guest for {PATIENCE:?}: started once more");
         end(&mut qemu);
@@ -74,8 +74,7 @@ pub(crate) fn boot(
     }
     match words {
         Ok((qmp, agent, kernel)) => {
-            // QEMU has read it; forty MiB of each run are not worth keeping.
-            fs::remove_file(&image)?;
+            fs::remove_file(&image)?; // QEMU has read its forty MiB
             Ok(Vm::new(Parts {
                 qemu,
                 qmp,
@@ -91,8 +90,7 @@ pub(crate) fn boot(
         }
         Err(error) => {
             end(&mut qemu);
-            let said = [&errors, &console].map(|file| tail(file));
-            Err(error.context(format!("QEMU and the guest say:\n{}", said.join("\n"))))
+            Err(error.context(last_words(&[&errors, &console])))
         }
     }
 }
@@ -162,6 +160,11 @@ fn unused(run: &Path, name: &str) -> std::path::PathBuf {
         path = run.join(format!("{name}.{nr}.log"));
     }
     path
+}
+
+fn last_words(files: &[&Path]) -> String {
+    let said: Vec<String> = files.iter().map(|file| tail(file)).collect();
+    format!("QEMU and the guest say:\n{}", said.join("\n"))
 }
 
 fn tail(file: &Path) -> String {
