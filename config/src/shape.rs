@@ -194,8 +194,11 @@ fn properties(schema: &Json) -> BTreeMap<String, Shape> {
         .unwrap_or_default()
 }
 
-/// The words of an enum, in either of the two forms that schemars writes.
+/// The words of an enum, in either of the two forms that schemars writes; one that may be left out is `anyOf` it and null.
 fn choice(schema: &Json) -> Option<Vec<(String, String)>> {
+    if let Some(alternatives) = schema.get("anyOf") {
+        return alternatives.as_array()?.iter().find_map(choice);
+    }
     if let Some(words) = schema.get("enum") {
         return Some(
             strings(Some(words))
