@@ -10,7 +10,7 @@ use std::io::Cursor;
 use daos_errno::Der;
 use drpc_wire::{ctl, keel, methods, modules};
 use harness::{Config, Engine, Kind, eventually};
-use obj_client::PutOptions;
+use obj_client::{Container, ObjError, ObjectInfo, PutOptions};
 
 fn devices(engine: &Engine) -> Vec<(String, String, Vec<u32>)> {
     let list: keel::Devices = engine.ask(modules::KEEL, methods::DEVICES, &());
@@ -42,6 +42,11 @@ fn replace(engine: &Engine, old: &str, new: &str) -> ctl::DevManageResp {
     engine.ask(modules::MGMT, methods::DEV_REPLACE, &request)
 }
 
+fn put(cont: &Container, name: &str) -> Result<ObjectInfo, ObjError> {
+    let mut data = Cursor::new(vec![7; 100_000]);
+    cont.put(name, &mut data, PutOptions::default())
+}
+
 const NOBODY: &str = "11111111-2222-3333-4444-555555555555";
 
 #[test]
@@ -50,13 +55,7 @@ fn an_evicted_device_takes_no_io_until_it_is_put_back_also_over_a_restart() {
     let engine = config.start();
     let pool = engine.connect().create_pool("tank", 64 << 20).unwrap();
     let cont = pool.create_container("cont").unwrap();
-    let put = |name: &str| {
-        cont.put(
-            name,
-            &mut Cursor::new(vec![7; 100_000]),
-            PutOptions::default(),
-        )
-    };
+    let put = |name: &str| put(&cont, name);
     (0..8).for_each(|nr| put(&format!("before {nr}")).map(drop).unwrap());
 
     let second = uuid(&engine, "d1");
@@ -120,13 +119,7 @@ fn a_device_that_is_put_back_serves_again_without_a_restart() {
     let engine = config.start();
     let pool = engine.connect().create_pool("tank", 64 << 20).unwrap();
     let cont = pool.create_container("cont").unwrap();
-    let put = |name: &str| {
-        cont.put(
-            name,
-            &mut Cursor::new(vec![7; 100_000]),
-            PutOptions::default(),
-        )
-    };
+    let put = |name: &str| put(&cont, name);
     (0..8).for_each(|nr| put(&format!("object {nr}")).map(drop).unwrap());
     let second = uuid(&engine, "d1");
     for round in 0..3 {
