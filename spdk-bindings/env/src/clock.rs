@@ -124,14 +124,17 @@ fn ticks() -> u64 {
 }
 
 /// The counter runs at one rate in every power state (CPUID 8000_0007h EDX bit 8), and the kernel, which also compares
-/// the cores with each other, still lists it as a clock source.
+/// the cores with each other, still lists it as a clock source. Or the kernel itself keeps time by it: hypervisors hide that bit
+/// to be free to move the machine, and `clock_gettime` then is this counter too, only dearer.
 #[cfg(target_arch = "x86_64")]
 fn counter_is_trusted() -> bool {
     use std::arch::x86_64::__cpuid;
     const EXTENDED: u32 = 0x8000_0000;
     const POWER: u32 = 0x8000_0007;
     let invariant = __cpuid(EXTENDED).eax >= POWER && __cpuid(POWER).edx & (1 << 8) != 0;
-    invariant && kernel_lists_tsc(std::fs::read_to_string(AVAILABLE).ok().as_deref())
+    let source = |file| std::fs::read_to_string(format!("{CLOCK_SOURCES}/{file}")).ok();
+    (invariant && lists_tsc(source("available_clocksource").as_deref()).unwrap_or(true))
+        || lists_tsc(source("current_clocksource").as_deref()).unwrap_or(false)
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -140,12 +143,13 @@ fn counter_is_trusted() -> bool {
 }
 
 #[cfg(target_arch = "x86_64")]
-const AVAILABLE: &str = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
+const CLOCK_SOURCES: &str = "/sys/devices/system/clocksource/clocksource0";
 
-/// The kernel takes `tsc` off its list once it has found it unstable. Without sysfs the processor's word has to do.
+/// Whether the kernel names `tsc` there: it takes it off its list once it has found it unstable. None without sysfs, where the
+/// processor's word has to do.
 #[cfg(target_arch = "x86_64")]
-fn kernel_lists_tsc(available: Option<&str>) -> bool {
-    available.is_none_or(|list| list.split_whitespace().any(|source| source == "tsc"))
+fn lists_tsc(sources: Option<&str>) -> Option<bool> {
+    sources.map(|list| list.split_whitespace().any(|source| source == "tsc"))
 }
 
 /// A reading of both clocks: the tightest of several, so that an interrupt in between does not count.
@@ -247,8 +251,9 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn a_counter_that_the_kernel_distrusts_is_not_used() {
-        assert!(kernel_lists_tsc(Some("tsc kvm-clock\n")));
-        assert!(kernel_lists_tsc(None));
-        assert!(!kernel_lists_tsc(Some("kvm-clock hpet acpi_pm\n")));
+        assert_eq!(lists_tsc(Some("tsc kvm-clock\n")), Some(true));
+        assert_eq!(lists_tsc(Some("kvm-clock hpet acpi_pm\n")), Some(false));
+        assert_eq!(lists_tsc(Some("tsc-early\n")), Some(false));
+        assert_eq!(lists_tsc(None), None);
     }
 }
