@@ -68,9 +68,9 @@ codes! {
     NO_UIO "KN026" Fault "this kernel has no module uio_pci_generic",
     // Huge pages.
     FEW_PAGES "KN030" Warning "fewer huge pages than the configuration needs",
-    FEW_PAGES_UIO "KN031" Fault "fewer huge pages than the configuration needs, and uio works with no others",
+    NO_OTHER_PAGES "KN031" Fault "fewer huge pages than the configuration needs, and no others will do: with uio, or where engine.hugepages names a size",
     FRAGMENTED "KN032" Warning "memory is too fragmented for the huge pages that are missing",
-    NO_PAGES "KN033" Warning "this kernel has no huge pages of 2 MiB",
+    NO_PAGES "KN033" Warning "this kernel has no huge pages of the size that is asked for",
     // Limits and permissions.
     NO_ACCESS "KN040" Fault "the user may not open the device's group",
     MEMLOCK "KN041" Fault "the limit of locked memory is below what the configuration needs",

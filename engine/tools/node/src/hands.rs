@@ -34,7 +34,7 @@ impl Hands for ThisMachine {
                 Ok(())
             }
             Step::Write { path, text } => write(&root.path(path), text),
-            Step::Pages { path, count, .. } => return pages(root, step, path, *count),
+            Step::Pages { path, count } => return pages(root, step, path, *count),
             Step::Expect { address, driver } => return expect(root, step, address, driver),
             Step::Own { path, uid, gid } => chown(root.path(path), Some(*uid), Some(*gid)),
             Step::File { path, text } => file(&root.path(path), text),
@@ -106,8 +106,13 @@ fn pages(root: &Root, step: &Step, path: &str, count: u64) -> Result<(), StepFai
             "the kernel found {have} of {count} huge pages: its memory is used or fragmented"
         );
         let cure = format!(
-            "free memory and run it again, or set them aside at boot: hugepages={count} in GRUB_CMDLINE_LINUX in /etc/default/grub; \
-             update-grub; reboot"
+            "free memory and run it again, or set them aside at boot: {}hugepages={count} in GRUB_CMDLINE_LINUX in /etc/default/grub; \
+             update-grub; reboot",
+            if path.contains("1048576kB") {
+                "hugepagesz=1G "
+            } else {
+                ""
+            }
         );
         return Err(failed(step, why, cure));
     }

@@ -1,12 +1,54 @@
 //! [`NodePages`]: huge pages of a NUMA node, and whether more could be made.
 
-use serde::Serialize;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 use crate::root::Root;
 
-/// Size of the huge pages that are used: the smallest that x86_64 has. Larger ones count, and cannot be made while a machine runs.
-pub(crate) const PAGE_KIB: u64 = 2048;
-/// Pages of 4 KiB in one, as a power of two: what `/proc/buddyinfo` counts.
+/// A size of huge pages that an engine can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+pub enum PageSize {
+    /// 2 MiB: the smallest that x86_64 has.
+    #[serde(rename = "2MiB")]
+    TwoMiB,
+    /// 1 GiB: found while a machine runs only where its memory was little used.
+    #[serde(rename = "1GiB")]
+    OneGiB,
+}
+
+impl PageSize {
+    pub(crate) fn kib(self) -> u64 {
+        match self {
+            PageSize::TwoMiB => 2 << 10,
+            PageSize::OneGiB => 1 << 20,
+        }
+    }
+
+    /// Pages for so many bytes.
+    pub(crate) fn pages(self, bytes: u64) -> u64 {
+        bytes.div_ceil(self.kib() << 10)
+    }
+
+    /// What sets so many aside on a node when the kernel starts.
+    pub(crate) fn boot_options(self, node: u32, count: u64) -> String {
+        match self {
+            PageSize::TwoMiB => format!("hugepages={node}:{count}"),
+            PageSize::OneGiB => format!("hugepagesz=1G hugepages={node}:{count}"),
+        }
+    }
+}
+
+impl fmt::Display for PageSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PageSize::TwoMiB => "2 MiB",
+            PageSize::OneGiB => "1 GiB",
+        })
+    }
+}
+
+/// Pages of 4 KiB in one of 2 MiB, as a power of two: what `/proc/buddyinfo` counts.
 const PAGE_ORDER: usize = 9;
 
 /// Huge pages of one size on one node, as the kernel counts them now.
@@ -51,20 +93,10 @@ impl NodePages {
         all
     }
 
-    /// Bytes in free pages of a node, of all sizes.
-    pub(crate) fn free_bytes(all: &[NodePages], node: u32) -> u64 {
+    /// Those of a node and size, if the kernel has that size.
+    pub(crate) fn of(all: &[NodePages], node: u32, size: PageSize) -> Option<&NodePages> {
         all.iter()
-            .filter(|pages| pages.node == node)
-            .map(|pages| (pages.free * pages.size_kib) << 10)
-            .sum()
-    }
-
-    /// Bytes in all pages of a node.
-    pub(crate) fn total_bytes(all: &[NodePages], node: u32) -> u64 {
-        all.iter()
-            .filter(|pages| pages.node == node)
-            .map(|pages| (pages.total * pages.size_kib) << 10)
-            .sum()
+            .find(|pages| pages.node == node && pages.size_kib == size.kib())
     }
 }
 
@@ -92,15 +124,16 @@ fn directory(root: &Root, node: u32) -> String {
     }
 }
 
-/// The file that takes the number of pages of [`PAGE_KIB`] that a node sets aside.
-pub(crate) fn count_file(root: &Root, node: u32) -> String {
+/// The file that takes the number of pages that a node sets aside.
+pub(crate) fn count_file(root: &Root, node: u32, size: PageSize) -> String {
     format!(
-        "{}/hugepages-{PAGE_KIB}kB/nr_hugepages",
-        directory(root, node)
+        "{}/hugepages-{}kB/nr_hugepages",
+        directory(root, node),
+        size.kib()
     )
 }
 
-/// How many huge pages could be made of the node's free memory as it lies; more may come of moving things.
+/// How many pages of 2 MiB could be made of the node's free memory as it lies; more may come of moving things.
 pub(crate) fn contiguous(root: &Root, node: u32) -> Option<u64> {
     let text = root.read("/proc/buddyinfo")?;
     // Node 0, zone   Normal   4   3   2 ...: free runs of 1, 2, 4 ... pages.

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine_config::{Backing, Config};
+use engine_config::{Backing, Config, Hugepages};
 
 use crate::address::Address;
-use crate::hugepages::{PAGE_KIB, nodes};
+use crate::hugepages::{PageSize, nodes};
 use crate::pci::PciDevice;
 use crate::root::Root;
 
@@ -25,6 +25,8 @@ pub struct Need {
     pub devices: BTreeSet<Address>,
     /// Bytes for DMA on each node.
     pub bytes: BTreeMap<u32, u64>,
+    /// In which pages.
+    pub pages: Hugepages,
 }
 
 impl Need {
@@ -74,6 +76,7 @@ impl Need {
         Need {
             devices: targets.keys().cloned().collect(),
             bytes,
+            pages: config.engine.hugepages,
         }
     }
 
@@ -82,9 +85,14 @@ impl Need {
     pub fn total(&self) -> u64 {
         self.bytes.values().sum()
     }
-}
 
-/// Huge pages for so many bytes.
-pub(crate) fn pages(bytes: u64) -> u64 {
-    bytes.div_ceil(PAGE_KIB << 10)
+    /// The size of the huge pages that are used; none with `engine.hugepages = "off"`.
+    #[must_use]
+    pub fn page_size(&self) -> Option<PageSize> {
+        match self.pages {
+            Hugepages::Auto | Hugepages::TwoMiB => Some(PageSize::TwoMiB),
+            Hugepages::OneGiB => Some(PageSize::OneGiB),
+            Hugepages::Off => None,
+        }
+    }
 }

@@ -12,8 +12,8 @@ use crate::code;
 use crate::doctor::{device, host, iommu};
 use crate::finding::Finding;
 use crate::hands::Hands;
-use crate::hugepages::{NodePages, PAGE_KIB, count_file};
-use crate::need::{Need, pages};
+use crate::hugepages::{NodePages, PageSize, count_file};
+use crate::need::Need;
 use crate::pci::{PciDevice, UIO, VFIO};
 use crate::record::{Before, Record, RecordError};
 use crate::root::Root;
@@ -26,8 +26,8 @@ use crate::usage::{Use, claim, uses};
 pub struct Wish {
     /// SSDs to lend out.
     pub devices: BTreeSet<Address>,
-    /// Bytes of huge pages on each node.
-    pub bytes: BTreeMap<u32, u64>,
+    /// Bytes of huge pages of each size on each node.
+    pub bytes: BTreeMap<PageSize, BTreeMap<u32, u64>>,
     /// The user that gets the devices.
     pub user: Option<String>,
     /// Through `uio_pci_generic`, without protection.
@@ -41,8 +41,12 @@ impl Wish {
     #[must_use]
     pub fn of(need: Need) -> Wish {
         Wish {
+            bytes: need
+                .page_size()
+                .map(|size| (size, need.bytes))
+                .into_iter()
+                .collect(),
             devices: need.devices,
-            bytes: need.bytes,
             ..Wish::default()
         }
     }
@@ -161,29 +165,25 @@ impl Preparation {
                 .any(|of| matches!(of, Use::Process { .. }))
         };
         let runs = devices.iter().any(is_driven);
-        for (&node, &bytes) in &wish.bytes {
-            // Pages that the running engine holds count as there.
-            let have = if runs {
-                NodePages::total_bytes(&all, node)
-            } else {
-                NodePages::free_bytes(&all, node)
-            };
-            let Some(of_node) = all
-                .iter()
-                .find(|pages| pages.node == node && pages.size_kib == PAGE_KIB)
-            else {
-                self.notes.push(format!(
-                    "node {node} has no huge pages of 2 MiB: the engine uses ordinary ones"
-                ));
+        let needs = wish.bytes.iter().flat_map(|(&size, nodes)| {
+            let of_node = move |(&node, &bytes)| (size, node, size.pages(bytes));
+            nodes.iter().map(of_node)
+        });
+        for (size, node, need) in needs {
+            let Some(pages) = NodePages::of(&all, node, size) else {
+                self.notes
+                    .push(format!("node {node} has no huge pages of {size}"));
                 continue;
             };
-            let missing = pages(bytes.saturating_sub(have));
+            // Pages that the running engine holds count as there.
+            let have = if runs { pages.total } else { pages.free };
+            let missing = need.saturating_sub(have);
             if missing > 0 {
-                record.pages.entry(node).or_insert(of_node.total);
+                let path = count_file(root, node, size);
+                record.pages.entry(path.clone()).or_insert(pages.total);
                 self.steps.push(Step::Pages {
-                    node,
-                    path: count_file(root, node),
-                    count: of_node.total + missing,
+                    path,
+                    count: pages.total + missing,
                 });
             }
         }
@@ -317,9 +317,12 @@ fn check(root: &Root, wish: &Wish) -> Result<Vec<PciDevice>, Refusal> {
 /// What is asked for now on top of what was asked for before.
 fn merge(before: &mut Wish, now: &Wish) {
     before.devices.extend(now.devices.iter().cloned());
-    for (&node, &bytes) in &now.bytes {
-        let most = before.bytes.entry(node).or_insert(0);
-        *most = bytes.max(*most);
+    for (&size, nodes) in &now.bytes {
+        let before = before.bytes.entry(size).or_default();
+        for (&node, &bytes) in nodes {
+            let most = before.entry(node).or_insert(0);
+            *most = bytes.max(*most);
+        }
     }
     if now.user.is_some() {
         before.user.clone_from(&now.user);

@@ -48,8 +48,8 @@ pub struct Record {
     /// The boot in which what follows was changed; a reboot undid it.
     boot: String,
     pub(crate) devices: BTreeMap<Address, Before>,
-    /// Huge pages of 2 MiB that each node had.
-    pub(crate) pages: BTreeMap<u32, u64>,
+    /// What the kernel's files with numbers of huge pages said.
+    pub(crate) pages: BTreeMap<String, u64>,
     pub(crate) modules: BTreeSet<String>,
     /// Files that are ours, whatever the boot.
     pub(crate) files: BTreeSet<String>,

@@ -3,7 +3,6 @@
 use crate::address::Address;
 use crate::finding::Finding;
 use crate::hands::Hands;
-use crate::hugepages::count_file;
 use crate::pci::PciDevice;
 use crate::prepare::{Refusal, rebind};
 use crate::record::{Before, Record};
@@ -71,7 +70,7 @@ impl Release {
             return Err(Refusal::Findings(found));
         }
         if rest.wish.devices.is_empty() {
-            release.all_else(root, &mut rest);
+            release.all_else(&mut rest);
         }
         release.rest = rest;
         Ok(release)
@@ -95,14 +94,12 @@ impl Release {
         Ok(self.rest.save(root)?)
     }
 
-    fn all_else(&mut self, root: &Root, rest: &mut Record) {
-        for (&node, &count) in &rest.pages {
-            self.steps.push(Step::Pages {
-                node,
-                path: count_file(root, node),
-                count,
-            });
-        }
+    fn all_else(&mut self, rest: &mut Record) {
+        let pages = |(path, &count): (&String, &u64)| Step::Pages {
+            path: path.clone(),
+            count,
+        };
+        self.steps.extend(rest.pages.iter().map(pages));
         let unload = |module: &String| Step::Unload {
             module: module.clone(),
         };

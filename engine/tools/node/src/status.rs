@@ -3,7 +3,7 @@
 use engine_config::{Backing, Config};
 use serde::Serialize;
 
-use crate::hugepages::NodePages;
+use crate::hugepages::{NodePages, PageSize};
 use crate::need::Need;
 use crate::pci::{PciDevice, all_nvme};
 use crate::record::{Record, RecordError};
@@ -31,6 +31,25 @@ pub struct DeviceStatus {
     pub uses: Vec<String>,
 }
 
+/// What is needed of the huge pages of one size on one node.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct PagesNeeded {
+    /// The NUMA node.
+    pub node: u32,
+    /// The size.
+    pub size: PageSize,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl PagesNeeded {
+    /// Whether these pages are meant.
+    #[must_use]
+    pub fn is_of(&self, pages: &NodePages) -> bool {
+        (self.node, self.size.kib()) == (pages.node, pages.size_kib)
+    }
+}
+
 /// The host.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeStatus {
@@ -38,8 +57,8 @@ pub struct NodeStatus {
     pub devices: Vec<DeviceStatus>,
     /// Huge pages, by node and size.
     pub pages: Vec<NodePages>,
-    /// Bytes for DMA that the configuration needs, by node.
-    pub needed: Vec<(u32, u64)>,
+    /// Memory for DMA that the configuration needs in huge pages.
+    pub needed: Vec<PagesNeeded>,
     /// The host is prepared again at each boot.
     pub at_boot: bool,
 }
@@ -60,9 +79,15 @@ pub fn status(root: &Root, config: Option<&Config>) -> Result<NodeStatus, Record
     Ok(NodeStatus {
         devices,
         pages: NodePages::all(root),
-        needed: need.bytes.into_iter().collect(),
+        needed: needed(&need),
         at_boot: !record.files.is_empty(),
     })
+}
+
+fn needed(need: &Need) -> Vec<PagesNeeded> {
+    let of = |size| move |(&node, &bytes): (&u32, &u64)| PagesNeeded { node, size, bytes };
+    let of_size = |size| need.bytes.iter().map(of(size));
+    need.page_size().into_iter().flat_map(of_size).collect()
 }
 
 fn of_device(

@@ -26,8 +26,6 @@ pub enum Step {
     },
     /// Sets the number of huge pages of a node, and looks whether the kernel could.
     Pages {
-        /// The NUMA node.
-        node: u32,
         /// The kernel's file.
         path: String,
         /// How many.
@@ -78,7 +76,7 @@ impl fmt::Display for Step {
             Step::Unload { module } => write!(f, "modprobe -r {module} || true"),
             Step::Write { path, text } if text.is_empty() => write!(f, "echo > {path}"),
             Step::Write { path, text } => write!(f, "echo {text} > {path}"),
-            Step::Pages { path, count, .. } => write!(f, "echo {count} > {path}"),
+            Step::Pages { path, count } => write!(f, "echo {count} > {path}"),
             Step::Expect { address, driver } => write!(
                 f,
                 "test \"$(basename $(readlink {}/driver))\" = {driver}",

@@ -224,6 +224,13 @@ pub(crate) const ALL: &[Test] = &[
         run: shapes::numa,
     },
     Test {
+        name: "node_giant_pages",
+        about: "an engine on huge pages of 1 GiB",
+        profile: "giant_pages",
+        boot: Boot::Own,
+        run: shapes::giant_pages,
+    },
+    Test {
         name: "user_driver_namespaces",
         about: "a store over 4 KiB blocks, several namespaces, two queues, transfers of two pages",
         profile: "four_nvme",

@@ -78,3 +78,30 @@ pub(crate) fn numa(rig: &mut Rig) -> Result<()> {
     ))
     .map(drop)
 }
+
+/// Pages of 1 GiB are used where the configuration asks for them; they are no pages of 2 MiB.
+pub(crate) fn giant_pages(rig: &mut Rig) -> Result<()> {
+    let vm = rig.vm()?;
+    let free = || vm.ok("cat /sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages");
+    let device = device(vm)?;
+    let config = write_config(vm, 2, std::slice::from_ref(&device))?;
+    let of_file = format!("--config {config}");
+    assert_eq!(doctor(vm, &of_file)?, ["KN008", "KN030"]);
+    vm.ok(&format!(
+        "sed -i 's/^\\[engine\\]/&\\nhugepages = \"1GiB\"/' {config}"
+    ))?;
+    assert_eq!(doctor(vm, &of_file)?, ["KN008"]);
+    vm.ok(&format!("keel node prepare --once {of_file}"))?;
+    assert_eq!(free()?, "1");
+
+    let engine = Engine::spawn_prepared(vm)?;
+    engine.wait_log("huge pages of 1 GiB set aside for DMA")?;
+    engine.wait_ready()?;
+    assert_eq!(free()?, "0");
+    let address = vm.rpc_address();
+    let mut load = Load::new(1, ends::options());
+    load.prepare(&address, POOL / 2)?;
+    load.until_end(&address, |_| engine.stop())?;
+    assert_eq!(free()?, "1");
+    vm.ok("keel node release").map(drop)
+}

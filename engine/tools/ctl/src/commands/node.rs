@@ -243,13 +243,13 @@ fn status_text(status: &NodeStatus) -> String {
         &rows,
     );
     let pages = |pages: &NodePages| {
-        let needed = status.needed.iter().find(|(node, _)| *node == pages.node);
+        let needed = status.needed.iter().find(|needed| needed.is_of(pages));
         vec![
             pages.node.to_string(),
             bytes(pages.size_kib << 10),
             pages.total.to_string(),
             pages.free.to_string(),
-            needed.map_or("-".to_owned(), |(_, needed)| bytes(*needed)),
+            needed.map_or("-".to_owned(), |needed| bytes(needed.bytes)),
         ]
     };
     let rows: Vec<_> = status.pages.iter().map(pages).collect();

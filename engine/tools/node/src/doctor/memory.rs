@@ -1,10 +1,11 @@
 //! Memory for DMA: huge pages, and the limit of what may be locked.
 
+use engine_config::Hugepages;
+
 use super::Questions;
 use crate::code;
 use crate::finding::Finding;
-use crate::hugepages::{NodePages, PAGE_KIB, contiguous, count_file};
-use crate::need::pages;
+use crate::hugepages::{NodePages, PageSize, contiguous, count_file};
 use crate::pci::PciDevice;
 use crate::root::Root;
 use crate::usage::{Use, uses};
@@ -13,17 +14,10 @@ use crate::usage::{Use, uses};
 const IPC_LOCK: u64 = 1 << 14;
 
 pub(super) fn huge(root: &Root, questions: &Questions, is_uio: bool, found: &mut Vec<Finding>) {
-    let all = NodePages::all(root);
-    if !all.iter().any(|pages| pages.size_kib == PAGE_KIB) {
-        let cure = "use a kernel with CONFIG_HUGETLBFS; until then the engine uses ordinary pages";
-        found.push(Finding::new(
-            &code::NO_PAGES,
-            "host",
-            "this kernel has no huge pages of 2 MiB",
-            cure,
-        ));
+    let Some(size) = questions.need.page_size() else {
         return;
-    }
+    };
+    let all = NodePages::all(root);
     // Pages that the running engine holds are not missing.
     let runs = !questions.at_start
         && questions
@@ -32,38 +26,48 @@ pub(super) fn huge(root: &Root, questions: &Questions, is_uio: bool, found: &mut
             .iter()
             .any(|address| is_driven(root, address));
     for (&node, &bytes) in &questions.need.bytes {
-        let have = match runs {
-            true => NodePages::total_bytes(&all, node),
-            false => NodePages::free_bytes(&all, node),
+        let Some(pages) = NodePages::of(&all, node, size) else {
+            found.push(no_pages(size));
+            return;
         };
-        let missing = pages(bytes.saturating_sub(have));
+        let have = if runs { pages.total } else { pages.free };
+        let missing = size.pages(bytes).saturating_sub(have);
         if missing == 0 {
             continue;
         }
-        let total = all
-            .iter()
-            .find(|pages| pages.node == node && pages.size_kib == PAGE_KIB)
-            .map_or(0, |pages| pages.total);
         let subject = format!("node {node}");
         let which = if runs { "set aside" } else { "free" };
         let cause = format!(
-            "{} MiB for DMA are needed, {} MiB of huge pages are {which}",
+            "{} MiB for DMA are needed, {} MiB of huge pages of {size} are {which}",
             bytes >> 20,
-            have >> 20
+            (have * size.kib()) >> 10
         );
         let cure = format!(
             "echo {} > {}   (keel node prepare --config FILE does it, at each boot)",
-            total + missing,
-            count_file(root, node)
+            pages.total + missing,
+            count_file(root, node, size)
         );
-        let code = if is_uio {
-            &code::FEW_PAGES_UIO
+        let code = if is_uio || questions.need.pages != Hugepages::Auto {
+            &code::NO_OTHER_PAGES
         } else {
             &code::FEW_PAGES
         };
         found.push(Finding::new(code, &subject, cause, cure));
-        fragmentation(root, node, &subject, missing, found);
+        if size == PageSize::TwoMiB {
+            fragmentation(root, node, &subject, missing, found);
+        }
     }
+}
+
+fn no_pages(size: PageSize) -> Finding {
+    let cure = match size {
+        PageSize::TwoMiB => "use a kernel with CONFIG_HUGETLBFS, or say engine.hugepages = \"off\"",
+        PageSize::OneGiB => {
+            "use a processor with pdpe1gb and a kernel with CONFIG_HUGETLBFS, or say engine.hugepages = \"2MiB\""
+        }
+    };
+    let cause = format!("this kernel has no huge pages of {size}");
+    Finding::new(&code::NO_PAGES, "host", cause, cure)
 }
 
 fn is_driven(root: &Root, address: &crate::Address) -> bool {
@@ -82,7 +86,8 @@ fn fragmentation(root: &Root, node: u32, subject: &str, missing: u64, found: &mu
             "{missing} huge pages are missing, and the free memory has {there} runs of 2 MiB"
         );
         let cure = format!(
-            "echo 1 > /proc/sys/vm/compact_memory, and once more; if that does not help: hugepages={node}:{missing} on the kernel's command line, reboot"
+            "echo 1 > /proc/sys/vm/compact_memory, and once more; if that does not help: {} on the kernel's command line, reboot",
+            PageSize::TwoMiB.boot_options(node, missing)
         );
         found.push(Finding::new(&code::FRAGMENTED, subject, cause, cure));
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use engine_config::Config;
+use engine_config::{Config, Hugepages};
 use engine_node::{Account, Finding, Questions, Severity, at_start, examine, worst};
 
 use crate::tree::{SSD, Tree, address};
@@ -259,7 +259,7 @@ fn modules_that_the_kernel_lacks() {
 fn huge_pages() {
     plants(
         "KN030",
-        "270 MiB for DMA are needed, 200 MiB of huge pages are free",
+        "270 MiB for DMA are needed, 200 MiB of huge pages of 2 MiB are free",
         |tree| tree.pages(160, 100),
     );
     let tree = Tree::server();
@@ -271,7 +271,7 @@ fn huge_pages() {
     // 270 MiB are 135 pages; 30 are free.
     assert_eq!(
         found[0].cause,
-        "270 MiB for DMA are needed, 60 MiB of huge pages are free"
+        "270 MiB for DMA are needed, 60 MiB of huge pages of 2 MiB are free"
     );
     assert!(found[0].cure.starts_with(
         "echo 145 > /sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"
@@ -280,9 +280,38 @@ fn huge_pages() {
         found[1].cause,
         "105 huge pages are missing, and the free memory has 5 runs of 2 MiB"
     );
-    plants("KN033", "no huge pages", |tree| {
+    plants("KN033", "no huge pages of 2 MiB", |tree| {
         fs::remove_dir_all(tree.path("sys/devices/system/node/node0/hugepages")).unwrap()
     });
+}
+
+#[test]
+fn huge_pages_of_the_size_that_is_asked_for() {
+    let tree = Tree::server();
+    tree.lent();
+    tree.pages(0, 0);
+    let found = |pages: Hugepages| {
+        let mut questions = tree.questions();
+        questions.need.pages = pages;
+        examine(&tree.root(), &questions)
+    };
+    assert_eq!(found(Hugepages::Off), []);
+    let giant = found(Hugepages::OneGiB);
+    assert_eq!(codes(&giant), ["KN033"]);
+    assert!(giant[0].cause.ends_with("no huge pages of 1 GiB"));
+    assert!(giant[0].cure.contains("pdpe1gb"));
+
+    tree.giant_pages(0, 0);
+    let giant = found(Hugepages::OneGiB);
+    assert_eq!(codes(&giant), ["KN031"]);
+    assert!(giant[0].cure.starts_with(
+        "echo 1 > /sys/devices/system/node/node0/hugepages/hugepages-1048576kB/nr_hugepages"
+    ));
+    tree.giant_pages(1, 1);
+    assert_eq!(found(Hugepages::OneGiB), []);
+    // Those are no pages of 2 MiB.
+    assert_eq!(codes(&found(Hugepages::Auto)), ["KN030"]);
+    assert_eq!(codes(&found(Hugepages::TwoMiB)), ["KN031"]);
 }
 
 #[test]

@@ -82,14 +82,15 @@ impl Hands for Kernel<'_> {
                     cure: "reboot".into(),
                 });
             }
-            Step::Pages { count, path, .. } => {
+            Step::Pages { count, path } => {
+                let (all, free) = (&path[1..], path[1..].replace("nr_", "free_"));
                 let number = |path: &str| -> u64 {
-                    let text =
-                        fs::read_to_string(self.tree.path(path.trim_start_matches('/'))).unwrap();
+                    let text = fs::read_to_string(self.tree.path(path)).unwrap();
                     text.trim().parse().unwrap()
                 };
-                let used = number(path) - number(&path.replace("nr_", "free_"));
-                self.tree.pages(*count, *count - used);
+                let used = number(all) - number(&free);
+                self.tree.file(all, &count.to_string());
+                self.tree.file(&free, &(count - used).to_string());
             }
             _ => ThisMachine(self.tree.root()).act(step)?,
         }

@@ -232,6 +232,28 @@ fn all_that_is_in_the_way_is_said_at_once() {
 }
 
 #[test]
+fn pages_of_1_gib_are_set_aside_and_given_back_where_a_configuration_asks_for_them() {
+    let tree = Tree::server();
+    tree.giant_pages(0, 0);
+    let wish = Wish::of(engine_node::Need {
+        pages: engine_config::Hugepages::OneGiB,
+        ..tree.need()
+    });
+    let steps = |steps: &[engine_node::Step]| -> Vec<String> {
+        let all = steps.iter().map(ToString::to_string);
+        all.filter(|step| step.contains("hugepages")).collect()
+    };
+    let file = "/sys/devices/system/node/node0/hugepages/hugepages-1048576kB/nr_hugepages";
+    assert_eq!(
+        steps(&plan(&tree, &wish).unwrap().steps),
+        [format!("echo 1 > {file}")]
+    );
+    prepare(&tree, &mut Kernel::of(&tree), &wish).unwrap();
+    let back = Release::plan(&tree.root(), &[]).unwrap();
+    assert_eq!(steps(&back.steps), [format!("echo 0 > {file}")]);
+}
+
+#[test]
 fn a_step_that_fails_ends_it_and_what_was_done_can_be_undone() {
     let tree = Tree::server();
     tree.pages(10, 10);

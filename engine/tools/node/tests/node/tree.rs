@@ -86,8 +86,17 @@ impl Tree {
 
     /// Huge pages of node 0: all, and those that nobody uses.
     pub(crate) fn pages(&self, total: u64, free: u64) {
-        let at =
-            |file: &str| format!("sys/devices/system/node/node0/hugepages/hugepages-2048kB/{file}");
+        self.pages_of(2048, total, free);
+    }
+
+    /// Those of 1 GiB.
+    pub(crate) fn giant_pages(&self, total: u64, free: u64) {
+        self.pages_of(1 << 20, total, free);
+    }
+
+    fn pages_of(&self, kib: u64, total: u64, free: u64) {
+        let node = "sys/devices/system/node/node0";
+        let at = |file: &str| format!("{node}/hugepages/hugepages-{kib}kB/{file}");
         self.file(at("nr_hugepages"), &total.to_string());
         self.file(at("free_hugepages"), &free.to_string());
     }
