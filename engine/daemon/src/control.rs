@@ -89,6 +89,7 @@ async fn answer(engine: &Arc<Engine>, method: i32, body: &[u8]) -> Result<Vec<u8
             let request: GetGroupStatusReq = decode(body)?;
             group_status(group::dead_ranks(engine, request.map_version))
         }
+        methods::IV_TRACE => iv::trace(engine, &decode(body)?).await?.encode_to_vec(),
         methods::SET_RANK => daos(set_rank(engine, decode::<SetRankReq>(body)?.rank)),
         methods::SET_UP => daos(set_up(engine).await),
         methods::PREP_SHUTDOWN => {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use daos_errno::Der;
 
+use crate::cache::Item;
 use crate::class::Class;
 use crate::entry::{Cached, Entry};
 use crate::message::{Body, Change, Message, RequestId, Stamp};
@@ -336,6 +337,21 @@ impl Iv {
     pub fn cached(&self, now: Nanos, ns: NsId, key: &Key) -> Option<Cached<'_>> {
         let space = self.spaces.get(&ns)?;
         self.look(now, space, key, space.entries.get(key)?)
+    }
+
+    /// What a cache below this rank may have of a variable now.
+    pub fn item(&self, now: Nanos, ns: NsId, key: Key) -> Item {
+        let valid = self.cached(now, ns, &key).filter(|cached| cached.valid);
+        match valid.and_then(|cached| Some((cached, cached.value?.clone()))) {
+            Some((cached, value)) => Item::Keep {
+                ns,
+                key,
+                version: cached.version,
+                value,
+                fresh_until: cached.fresh_until,
+            },
+            None => Item::Drop { ns, key },
+        }
     }
 
     fn look<'a>(

@@ -22,12 +22,16 @@
 //! | `space`, `entry` | a namespace at one rank; one cached value |
 //! | `iv`, `namespaces` | the machine's face, admission of messages; what membership decides |
 //! | `fetch`, `update`, `spread` | the way up for values, the way up for changes, the way down |
+//! | `cache`, `feed`, `hash` | the xstreams below a rank: what one has; who has what, and has taken what |
 //! | `operation`, `window`, `timers` | retries and deadlines; which requests the root knows; what is due |
 
+mod cache;
 mod class;
 mod entry;
+mod feed;
 mod fetch;
 mod group;
+mod hash;
 mod iv;
 mod key;
 mod message;
@@ -41,9 +45,12 @@ mod tree;
 mod update;
 mod window;
 
+pub use cache::{Cache, Item};
 pub use class::{Class, Place};
 pub use entry::Cached;
+pub use feed::{Feed, Readers};
 pub use group::{Group, Rank};
+pub use hash::QuickBuild;
 pub use iv::{Iv, Output};
 pub use key::{Key, MAX_KEY, NsId, Value, Version};
 pub use message::{Body, Change, Copy, Message, RequestId, Stamp};

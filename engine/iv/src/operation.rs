@@ -19,6 +19,12 @@ pub type OpId = u64;
 pub struct Done {
     /// Which one.
     pub op: OpId,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// An update or invalidation, not a fetch.
+    pub change: bool,
+    /// When its time is up.
+    pub deadline: Nanos,
     /// Version and, of a fetch or a bidirectional update, the value.
     pub result: Result<Stamp, Failure>,
 }
@@ -172,15 +178,23 @@ impl Iv {
                 asked: operation.asked,
                 expired,
             };
-            let result = Err(failure);
-            self.out.push_back(Output::Done(Done { op, result }));
+            self.ended(op, &operation, Err(failure));
         }
     }
 
     pub(crate) fn succeed(&mut self, op: OpId, stamp: Stamp) {
-        if self.operations.remove(&op).is_some() {
-            let result = Ok(stamp);
-            self.out.push_back(Output::Done(Done { op, result }));
+        if let Some(operation) = self.operations.remove(&op) {
+            self.ended(op, &operation, Ok(stamp));
         }
+    }
+
+    fn ended(&mut self, op: OpId, operation: &Operation, result: Result<Stamp, Failure>) {
+        self.out.push_back(Output::Done(Done {
+            op,
+            attempts: operation.attempts,
+            change: matches!(operation.kind, Kind::Change { .. }),
+            deadline: operation.deadline,
+            result,
+        }));
     }
 }

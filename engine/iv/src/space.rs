@@ -1,17 +1,21 @@
 //! A namespace at one rank.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use daos_errno::Der;
 
 use crate::class::Place;
 use crate::entry::Entry;
 use crate::fetch::Miss;
+use crate::hash::QuickBuild;
 use crate::operation::OpId;
 use crate::spread::Spread;
 use crate::update::Passing;
 use crate::window::Window;
 use crate::{Group, Key, NsId, Rank, Tree, Version};
+
+/// Ends of spreads that a rank remembers, for parents that ask again because an answer was lost.
+const REMEMBERED: usize = 64;
 
 /// Who gets an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +24,36 @@ pub(crate) enum Asker {
     Own(OpId),
     /// A question of another rank, asked in this version of the group.
     Peer { rank: Rank, token: u64, group: u32 },
+}
+
+/// The last names that were noted.
+#[derive(Debug, Default)]
+pub(crate) struct Finished {
+    known: HashSet<(Rank, u64), QuickBuild>,
+    order: VecDeque<(Rank, u64)>,
+}
+
+impl Finished {
+    pub(crate) fn contains(&self, name: (Rank, u64)) -> bool {
+        self.known.contains(&name)
+    }
+
+    pub(crate) fn note(&mut self, name: (Rank, u64)) {
+        if !self.known.insert(name) {
+            return;
+        }
+        self.order.push_back(name);
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.known.clear();
+        self.order.clear();
+    }
 }
 
 #[derive(Debug, Default)]
@@ -40,10 +74,12 @@ pub(crate) struct Space {
     pub(crate) children: Vec<Rank>,
     pub(crate) entries: BTreeMap<Key, Entry>,
     pub(crate) misses: BTreeMap<Key, Miss>,
-    pub(crate) passing: BTreeMap<u64, Passing>,
-    pub(crate) spreads: BTreeMap<u64, Spread>,
+    pub(crate) passing: HashMap<u64, Passing, QuickBuild>,
+    pub(crate) spreads: HashMap<u64, Spread, QuickBuild>,
+    /// Of these, the ones that a parent began: by it and its token.
+    pub(crate) begun: HashSet<(Rank, u64), QuickBuild>,
     /// Spreads that ended well here a moment ago, by parent and token, for parents that did not hear the answer.
-    pub(crate) finished: VecDeque<(Rank, u64)>,
+    pub(crate) finished: Finished,
     pub(crate) window: Window,
 }
 

@@ -10,8 +10,6 @@ use crate::timers::Timer;
 use crate::window::Seen;
 use crate::{Key, NsId, Rank, Version};
 
-/// Ends of spreads that a rank remembers, for parents that ask again because an answer was lost.
-const REMEMBERED: usize = 64;
 /// Most who wait for the same change at the root: its attempts by different ways.
 const MOST_REPLIES: usize = 8;
 
@@ -83,6 +81,16 @@ impl Iv {
         if let Some(class) = self.classes.get_mut(&news.key.class()) {
             class.pre_sync(&space.place(me), &news.key, &news.change);
         }
+        if space.children.is_empty() {
+            match up {
+                Up::Origin { .. } => {}
+                Up::Nobody => return Ok(()),
+                Up::Parent { rank, token } => {
+                    self.finish(ns, (rank, token), failed.map_or(Ok(()), Err));
+                    return Ok(());
+                }
+            }
+        }
         if let Up::Origin { request, .. } = &up {
             space.window.note(*request, Seen::Spreading(token));
         }
@@ -96,6 +104,9 @@ impl Iv {
             until: now.saturating_add(budget - budget / 8),
             sent: 0,
         };
+        if let Up::Parent { rank, token } = spread.up {
+            space.begun.insert((rank, token));
+        }
         space.spreads.insert(token, spread);
         self.tell_children(now, ns, token);
         Ok(())
@@ -173,11 +184,10 @@ impl Iv {
         let Some(space) = self.spaces.get(&ns) else {
             return;
         };
-        let same = |spread: &Spread| matches!(spread.up, Up::Parent { rank, token } if (rank, token) == (from, asked));
-        if space.spreads.values().any(same) {
+        if space.begun.contains(&(from, asked)) {
             return; // the answer comes when all below have it
         }
-        if space.finished.contains(&(from, asked)) {
+        if space.finished.contains((from, asked)) {
             return self.finish(ns, (from, asked), Ok(()));
         }
         // The leader's own term, by way of the parent: anything else is a lie.
@@ -264,7 +274,12 @@ impl Iv {
         let result = spread.failed.map_or(Ok(()), Err);
         match spread.up {
             Up::Nobody => {}
-            Up::Parent { rank, token } => self.finish(ns, (rank, token), result),
+            Up::Parent { rank, token } => {
+                if let Some(space) = self.spaces.get_mut(&ns) {
+                    space.begun.remove(&(rank, token));
+                }
+                self.finish(ns, (rank, token), result);
+            }
             Up::Origin {
                 request,
                 version,
@@ -289,12 +304,8 @@ impl Iv {
     fn finish(&mut self, ns: NsId, (parent, token): (Rank, u64), result: Result<(), Der>) {
         if let Some(space) = self.spaces.get_mut(&ns)
             && result.is_ok()
-            && !space.finished.contains(&(parent, token))
         {
-            if space.finished.len() >= REMEMBERED {
-                space.finished.pop_front();
-            }
-            space.finished.push_back((parent, token));
+            space.finished.note((parent, token));
         }
         self.send(parent, ns, Body::Synced { token, result });
     }
@@ -306,8 +317,10 @@ impl Iv {
             return;
         };
         space.finished.clear();
+        space.begun.clear();
         let still_root = why == Der::GRPVER && space.is_root(me);
-        let spreads = std::mem::take(&mut space.spreads);
+        let mut spreads: Vec<_> = space.spreads.drain().collect();
+        spreads.sort_unstable_by_key(|(token, _)| *token);
         for (_, mut spread) in spreads {
             if still_root {
                 // A new token: an answer for a branch of the old tree says nothing about one of the new tree.

@@ -8,13 +8,16 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use daos_errno::Der;
-use engine_iv::{Change, Class, Failure, How, Key, NsId, Rank, Shortcut, Stamp, Value, Version};
+use engine_iv::{
+    Cache, Change, Class, Failure, How, Key, NsId, Rank, Shortcut, Stamp, Value, Version,
+};
 use engine_rpc::{Membership, RegisterError, Registry};
 use engine_tls::{KeyRegistry, Tags, TlsError, TypedKey};
 use engine_xstream::{ExecError, SpawnError, Xstream, XstreamRef, Xstreams};
+use spdk_thread::JoinHandle;
 
-use crate::cache::Cache;
-use crate::inspect::Space;
+use crate::inspect::{Space, Trace};
+use crate::look;
 use crate::peers;
 use crate::service::{Service, Start};
 
@@ -62,6 +65,12 @@ impl Local {
     pub(crate) fn service(&self) -> Option<Rc<Service>> {
         self.service.borrow().clone()
     }
+}
+
+/// What another rank says, or will.
+enum Asked {
+    Known(Result<Trace, Der>),
+    Later(JoinHandle<Result<Trace, Der>>),
 }
 
 type Classes = Vec<(u32, Box<dyn Class + Send>)>;
@@ -150,6 +159,13 @@ impl Incast {
     pub fn unregister(&self, id: u32) {
         locked(&self.shared.early).retain(|(early, _)| *early != id);
         locked(&self.shared.names).remove(&id);
+    }
+
+    /// The id of a class by its name or number.
+    pub fn class_id(&self, name: &str) -> Option<u32> {
+        let names = locked(&self.shared.names);
+        let named = names.iter().find(|(_, known)| *known == name);
+        named.map(|(id, _)| *id).or_else(|| name.parse().ok())
     }
 
     /// The name that a class was registered with.
@@ -348,6 +364,51 @@ impl Incast {
         let mine = self.clone();
         self.on_system(move |service| service.list(most, &mine))
             .await
+    }
+
+    /// A variable as each rank sees it that shares its namespace, in order of rank: at most `most`, those on this rank's way to the root first. A rank
+    /// that does not answer within 2 s is TIMEDOUT or UNREACH. System xstream only.
+    ///
+    /// # Errors
+    /// NONEXIST: this rank has no such namespace. SHUTDOWN; OP_NOT_PERMITTED on another xstream.
+    pub async fn trace(
+        &self,
+        ns: NsId,
+        key: Key,
+        most: usize,
+    ) -> Result<Vec<(Rank, Result<Trace, Der>)>, Der> {
+        let here = self.here().ok_or(Der::OP_NOT_PERMITTED)?;
+        let local = self.key.get(here.tls()).ok_or(Der::OP_NOT_PERMITTED)?;
+        let service = local.service().ok_or(Der::SHUTDOWN)?;
+        let mine = service.trace(ns, &key)?;
+        let mut wanted = mine.path.clone();
+        let others = service.sharers(ns);
+        wanted.extend(others.iter().filter(|rank| !mine.path.contains(*rank)));
+        wanted.truncate(most);
+        wanted.sort_unstable();
+        // All at once: those that are silent cost their patience once.
+        let asked = wanted.into_iter().map(|rank| {
+            if rank == service.me() {
+                return (rank, Asked::Known(Ok(mine.clone())));
+            }
+            let Some(ranks) = service.peers.ranks().cloned() else {
+                return (rank, Asked::Known(Err(Der::UNREACH)));
+            };
+            let ask = async move { look::ask(&ranks, rank, ns, &key).await };
+            match service.thread().spawn("iv look", ask) {
+                Ok(task) => (rank, Asked::Later(task)),
+                Err(_) => (rank, Asked::Known(Err(Der::BUSY))),
+            }
+        });
+        let mut seen = Vec::new();
+        for (rank, asked) in asked.collect::<Vec<_>>() {
+            let found = match asked {
+                Asked::Known(found) => found,
+                Asked::Later(task) => task.await.unwrap_or(Err(Der::SHUTDOWN)),
+            };
+            seen.push((rank, found));
+        }
+        Ok(seen)
     }
 
     async fn operation<F>(&self, start: F) -> Result<Stamp, Failure>

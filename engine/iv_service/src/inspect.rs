@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use engine_iv::{Iv, NsId, Rank, Version};
+use engine_iv::{Cached, Iv, Key, NsId, Rank, Version};
 
+use crate::history::{History, Past};
 use crate::incast::{Incast, Scope};
 
 /// A namespace at this rank.
@@ -44,10 +45,51 @@ pub struct Entry {
     pub valid: bool,
     /// How long it may still, nanoseconds; `None`: until it changes.
     pub fresh_for: Option<u64>,
+    /// What has happened to it here.
+    pub past: Past,
+}
+
+/// A variable as one rank sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// The newest version that the rank has heard of; `None`: it knows nothing of the variable.
+    pub version: Option<Version>,
+    /// Bytes of the value, if the rank has it.
+    pub len: Option<usize>,
+    /// Whether it may serve it.
+    pub valid: bool,
+    /// How long it may still, nanoseconds; `None`: until it changes.
+    pub fresh_for: Option<u64>,
+    /// From this rank up to the root; empty without a place in the tree.
+    pub path: Vec<Rank>,
+    /// What has happened to it there.
+    pub past: Past,
+}
+
+fn left(now: u64, cached: &Cached<'_>) -> Option<u64> {
+    match cached.fresh_until {
+        u64::MAX => None,
+        until => Some(until.saturating_sub(now)),
+    }
+}
+
+/// `None`: there is no such namespace.
+pub(crate) fn trace(iv: &Iv, history: &History, now: u64, ns: NsId, key: &Key) -> Option<Trace> {
+    iv.view(ns)?;
+    let key = iv.canonical(*key);
+    let cached = iv.cached(now, ns, &key);
+    Some(Trace {
+        version: cached.map(|cached| cached.version),
+        len: cached.and_then(|cached| Some(cached.value?.len())),
+        valid: cached.is_some_and(|cached| cached.valid),
+        fresh_for: cached.and_then(|cached| left(now, &cached)),
+        path: iv.path(ns),
+        past: history.past(now, ns, &key),
+    })
 }
 
 pub(crate) fn list(
-    iv: &Iv,
+    (iv, history): (&Iv, &History),
     now: u64,
     most: usize,
     scopes: &BTreeMap<NsId, Scope>,
@@ -62,10 +104,8 @@ pub(crate) fn list(
             version: cached.version,
             len: cached.value.map(|value| value.len()),
             valid: cached.valid,
-            fresh_for: match cached.fresh_until {
-                u64::MAX => None,
-                until => Some(until.saturating_sub(now)),
-            },
+            fresh_for: left(now, &cached),
+            past: history.past(now, *ns, key),
         });
         Some(Space {
             ns: *ns,

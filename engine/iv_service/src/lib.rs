@@ -22,18 +22,17 @@
 //! | `incast` | the handle: set-up, operations, reads |
 //! | `var` | variables with a type |
 //! | `service` | the machine's driver on the system xstream |
-//! | `cache`, `hash` | one xstream's values |
-//! | `feed` | who has what, and who has taken it |
+//! | `readers` | messages to the caches of the other xstreams |
 //! | `peers`, `wire` | questions to and from other ranks |
-//! | `inspect`, `meter` | what operators see |
+//! | `inspect`, `history`, `look`, `meter` | what operators see, of this rank and of others |
 
-mod cache;
-mod feed;
-mod hash;
+mod history;
 mod incast;
 mod inspect;
+mod look;
 mod meter;
 mod peers;
+mod readers;
 mod service;
 mod var;
 mod wire;
@@ -42,7 +41,8 @@ pub use engine_iv::{
     Change, Class, Failure, How, Key, NsId, Place, RequestId, Shortcut, Stamp, Sync, Tree, Value,
     Version,
 };
+pub use history::{LastError, Past};
 pub use incast::{Incast, Options, Scope};
-pub use inspect::{Entry, Space};
+pub use inspect::{Entry, Space, Trace};
 pub use peers::IV_MODULE;
 pub use var::{IvValue, Var};

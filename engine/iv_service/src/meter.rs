@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use engine_iv::{Failure, Stamp};
 use engine_telemetry::counter;
 use metrics::Counter;
 
@@ -15,6 +14,7 @@ struct OfClass {
     changes: Counter,
     failures: Counter,
     attempts: Counter,
+    retries: Counter,
 }
 
 /// System xstream only.
@@ -35,7 +35,7 @@ impl Meter {
     }
 
     /// An operation of this engine has ended.
-    pub(crate) fn ended(&self, class: u32, fetch: bool, result: &Result<Stamp, Failure>) {
+    pub(crate) fn ended(&self, class: u32, fetch: bool, attempts: u32, succeeded: bool) {
         let mut classes = self.classes.borrow_mut();
         // Ids of classes come from this engine's modules; an operation on an unknown one is counted under its number.
         let of = classes.entry(class).or_insert_with(|| {
@@ -46,13 +46,15 @@ impl Meter {
                 changes: counter("keel_iv_changes_total", &labels),
                 failures: counter("keel_iv_failures_total", &labels),
                 attempts: counter("keel_iv_failed_attempts_total", &labels),
+                retries: counter("keel_iv_retries_total", &labels),
             }
         });
         let which = if fetch { &of.fetches } else { &of.changes };
         which.increment(1);
-        if let Err(failure) = result {
+        of.retries.increment(attempts.saturating_sub(1).into());
+        if !succeeded {
             of.failures.increment(1);
-            of.attempts.increment(failure.attempts.into());
+            of.attempts.increment(attempts.into());
         }
     }
 

@@ -13,12 +13,13 @@ use engine_tls::TypedKey;
 use spdk_thread::Thread;
 
 use crate::incast::Local;
+use crate::look;
 use crate::service::Service;
 use crate::wire::{self, Kind};
 
 /// Module id of the calls that carry incast variables.
 pub const IV_MODULE: u8 = 126;
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 /// The machine asks again long before.
 const LONGEST: Duration = Duration::from_secs(8);
 
@@ -39,6 +40,7 @@ pub(crate) fn register(registry: &Registry, key: TypedKey<Local>) -> Result<(), 
         entry(Kind::Fetch, "iv_fetch"),
         entry(Kind::Update, "iv_update"),
         entry(Kind::Sync, "iv_sync"),
+        look::entry(key),
     ];
     registry.register_protocol(IV_MODULE, VERSION, operations)
 }
@@ -88,6 +90,11 @@ impl Peers {
             held: RefCell::default(),
             count: Cell::new(0),
         }
+    }
+
+    /// For questions that are not the machine's; `None`: no RPC service runs here.
+    pub(crate) fn ranks(&self) -> Option<&Ranks> {
+        self.ranks.as_ref()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -1,13 +1,13 @@
 //! The machine's driver: one per engine, on its system xstream.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::rc::{Rc, Weak};
 
 use daos_errno::Der;
 use engine_iv::{
-    Body, Change, Class, Done, Failure, Group, How, Iv, Key, NsId, OpId, Output, Rank, Shortcut,
-    Stamp, Tree, Version,
+    Body, Change, Class, Done, Failure, Feed, Group, How, Iv, Key, NsId, OpId, Output, Rank,
+    Shortcut, Stamp, Tree, Version,
 };
 use engine_rpc::{Membership, Ranks};
 use engine_tls::TypedKey;
@@ -16,15 +16,17 @@ use spdk_ring::oneshot;
 use spdk_thread::sync::Notify;
 use spdk_thread::{Thread, timeout};
 
-use crate::cache::Item;
-use crate::feed::Feed;
+use crate::history::History;
 use crate::incast::{Incast, Local, Options, Scope};
-use crate::inspect::{self, Space};
+use crate::inspect::{self, Space, Trace};
 use crate::meter::Meter;
 use crate::peers::Peers;
+use crate::readers::Mailboxes;
 
 /// How soon full mailboxes and readers that did not say a word are looked at again.
 const LOOK_NS: u64 = 500_000;
+/// What may wait for an xstream whose mailbox is full. Beyond it is told once to drop all that it has.
+const BACKLOG: usize = 1024;
 /// How often questions that nobody waits for any more are looked for.
 const SWEEP_NS: u64 = 1_000_000_000;
 
@@ -49,21 +51,15 @@ struct Waiting {
     reader: Option<usize>,
 }
 
-/// What is said only when this engine's own xstreams have taken all that they were told until then.
-enum Confirmation {
-    Answer(Rank, NsId, Body),
-    Done(Done),
-}
-
 pub(crate) struct Service {
     myself: Weak<Service>,
     thread: Thread,
     iv: RefCell<Iv>,
-    feed: RefCell<Feed>,
+    feed: RefCell<Feed<Mailboxes>>,
     pub(crate) peers: Peers,
     waiting: RefCell<HashMap<OpId, Waiting>>,
-    unconfirmed: RefCell<VecDeque<(u64, Confirmation)>>,
     spaces: RefCell<BTreeMap<NsId, Scope>>,
+    history: RefCell<History>,
     me: Rank,
     incarnation: u64,
     membership: Membership,
@@ -86,11 +82,14 @@ impl Service {
             myself: myself.clone(),
             thread: xstream.thread().clone(),
             iv: RefCell::new(Iv::new(start.me, start.incarnation, start.options.machine)),
-            feed: RefCell::new(Feed::new(start.key, start.system, start.others)),
+            feed: RefCell::new(Feed::new(
+                Mailboxes::new(start.key, start.system, start.others),
+                BACKLOG,
+            )),
             peers: Peers::new(Ranks::current().ok(), start.options.max_questions),
             waiting: RefCell::default(),
-            unconfirmed: RefCell::default(),
             spaces: RefCell::default(),
+            history: RefCell::default(),
             me: start.me,
             incarnation: start.incarnation,
             membership: start.membership,
@@ -125,7 +124,7 @@ impl Service {
 
     fn next_look(&self) -> u64 {
         let now = self.thread.now();
-        let behind = self.feed.borrow().has_backlog() || !self.unconfirmed.borrow().is_empty();
+        let behind = self.feed.borrow().is_behind();
         let timer = self.iv.borrow().next_deadline().unwrap_or(u64::MAX);
         let sweep = if self.peers.is_empty() {
             u64::MAX
@@ -140,27 +139,10 @@ impl Service {
     pub(crate) fn drive(&self) {
         loop {
             let output = self.iv.borrow_mut().poll();
-            match output {
-                None => break,
-                Some(Output::Changed { ns, key: Some(key) }) => self.changed(ns, key),
-                Some(Output::Changed { ns, key: None }) => self.feed.borrow_mut().drop_space(ns),
-                Some(Output::Done(done)) if self.is_change(done.op) && done.result.is_ok() => {
-                    self.confirm(Confirmation::Done(done));
-                }
-                Some(Output::Done(done)) => self.finish(done),
-                Some(Output::Send { to, message }) => match message.body {
-                    body @ (Body::Synced { result: Ok(()), .. }
-                    | Body::Updated { result: Ok(_), .. }) => {
-                        self.confirm(Confirmation::Answer(to, message.ns, body));
-                    }
-                    body @ (Body::Fetched { .. } | Body::Updated { .. } | Body::Synced { .. }) => {
-                        self.peers.answer(to, message.ns, body);
-                    }
-                    Body::Fetch { .. } | Body::Update { .. } | Body::Sync { .. } => {
-                        self.peers
-                            .ask(self.myself.clone(), &self.thread, to, message);
-                    }
-                },
+            let Some(output) = output else { break };
+            let now = self.feed.borrow_mut().pass(output);
+            if let Some(output) = now {
+                self.put_out(output);
             }
         }
         self.release();
@@ -169,77 +151,71 @@ impl Service {
         }
     }
 
+    fn put_out(&self, output: Output) {
+        match output {
+            Output::Changed { ns, key: Some(key) } => self.changed(ns, key),
+            Output::Changed { ns, key: None } => self.feed.borrow_mut().drop_space(ns),
+            Output::Done(done) => self.finish(done),
+            Output::Send { to, message } => match message.body {
+                body @ (Body::Fetched { .. } | Body::Updated { .. } | Body::Synced { .. }) => {
+                    self.peers.answer(to, message.ns, body);
+                }
+                Body::Fetch { .. } | Body::Update { .. } | Body::Sync { .. } => {
+                    self.peers
+                        .ask(self.myself.clone(), &self.thread, to, message);
+                }
+            },
+        }
+    }
+
     /// A reader has taken what it was told.
     pub(crate) fn taken(&self) {
         self.release();
     }
 
-    fn confirm(&self, confirmation: Confirmation) {
-        let mut unconfirmed = self.unconfirmed.borrow_mut();
-        unconfirmed.push_back((self.feed.borrow().told(), confirmation));
-    }
-
     fn release(&self) {
         loop {
-            let next = {
-                let mut unconfirmed = self.unconfirmed.borrow_mut();
-                let taken =
-                    |(number, _): &(u64, Confirmation)| self.feed.borrow().all_taken(*number);
-                match unconfirmed.front().is_some_and(taken) {
-                    true => unconfirmed.pop_front(),
-                    false => None,
-                }
-            };
+            let next = self.feed.borrow_mut().confirmed(self.thread.now());
             match next {
+                Some(output) => self.put_out(output),
                 None => return,
-                Some((_, Confirmation::Done(done))) => self.finish(done),
-                Some((_, Confirmation::Answer(to, ns, body))) => self.peers.answer(to, ns, body),
             }
         }
     }
 
     fn changed(&self, ns: NsId, key: Key) {
+        let now = self.thread.now();
+        let heard = self
+            .iv
+            .borrow()
+            .cached(now, ns, &key)
+            .map(|cached| cached.version);
+        if let Some(version) = heard {
+            self.history.borrow_mut().heard(now, ns, key, version);
+        }
         if self.feed.borrow().is_held(ns, &key) {
-            let item = self.item(ns, key);
+            let item = self.iv.borrow().item(now, ns, key);
             self.feed.borrow_mut().changed(ns, key, &item);
         }
-    }
-
-    /// What a cache may have of a variable now.
-    fn item(&self, ns: NsId, key: Key) -> Item {
-        let iv = self.iv.borrow();
-        let cached = iv
-            .cached(self.thread.now(), ns, &key)
-            .filter(|cached| cached.valid);
-        match cached
-            .and_then(|cached| Some((cached.version, cached.value?.clone(), cached.fresh_until)))
-        {
-            Some((version, value, fresh_until)) => Item::Keep {
-                ns,
-                key,
-                version,
-                value,
-                fresh_until,
-            },
-            None => Item::Drop { ns, key },
-        }
-    }
-
-    fn is_change(&self, op: OpId) -> bool {
-        self.waiting
-            .borrow()
-            .get(&op)
-            .is_some_and(|waiting| !waiting.fetch)
     }
 
     fn finish(&self, done: Done) {
         let Some(waiting) = self.waiting.borrow_mut().remove(&done.op) else {
             return;
         };
-        self.meter
-            .ended(waiting.key.class(), waiting.fetch, &done.result);
+        self.meter.ended(
+            waiting.key.class(),
+            waiting.fetch,
+            done.attempts,
+            done.result.is_ok(),
+        );
+        let (now, named) = (self.thread.now(), (waiting.ns, waiting.key));
+        let failure = done.result.as_ref().err().copied();
+        self.history
+            .borrow_mut()
+            .ended(now, named, done.attempts, failure);
         if let (Some(reader), true) = (waiting.reader, done.result.is_ok()) {
-            let item = self.item(waiting.ns, waiting.key);
+            let item = self.iv.borrow().item(now, waiting.ns, waiting.key);
             self.feed
                 .borrow_mut()
                 .subscribe(reader, waiting.ns, waiting.key, item);
@@ -281,7 +257,7 @@ impl Service {
         budget: u64,
         reader: Option<XstreamRef>,
     ) -> oneshot::Receiver<Result<Stamp, Failure>> {
-        let reader = reader.and_then(|xstream| self.feed.borrow().reader(&xstream));
+        let reader = reader.and_then(|xs| self.feed.borrow_mut().readers().number_of(&xs));
         self.begin((ns, key), Some(reader), |iv, now| {
             iv.fetch(now, ns, key, shortcut, budget)
         })
@@ -367,6 +343,7 @@ impl Service {
         self.iv.borrow_mut().disconnect(ns)?;
         if self.iv.borrow().view(ns).is_none() {
             self.spaces.borrow_mut().remove(&ns);
+            self.history.borrow_mut().forget(ns);
         }
         self.drive();
         Ok(())
@@ -374,7 +351,33 @@ impl Service {
 
     pub(crate) fn list(&self, most: usize, names: &Incast) -> Vec<Space> {
         let (iv, now) = (self.iv.borrow(), self.thread.now());
-        inspect::list(&iv, now, most, &self.spaces.borrow(), names)
+        let past = self.history.borrow();
+        inspect::list((&*iv, &*past), now, most, &self.spaces.borrow(), names)
+    }
+
+    /// A variable as this rank sees it.
+    pub(crate) fn trace(&self, ns: NsId, key: &Key) -> Result<Trace, Der> {
+        let (iv, past) = (self.iv.borrow(), self.history.borrow());
+        inspect::trace(&iv, &past, self.thread.now(), ns, key).ok_or(Der::NONEXIST)
+    }
+
+    /// The ranks that share a namespace.
+    pub(crate) fn sharers(&self, ns: NsId) -> Vec<Rank> {
+        match self.spaces.borrow().get(&ns) {
+            Some(Scope::Group) => {
+                let group = self.membership.get();
+                group.members().iter().map(|member| member.rank).collect()
+            }
+            _ => vec![self.me],
+        }
+    }
+
+    pub(crate) fn me(&self) -> Rank {
+        self.me
+    }
+
+    pub(crate) fn thread(&self) -> &Thread {
+        &self.thread
     }
 
     /// Something came from another rank.

@@ -32,6 +32,8 @@ impl fmt::Display for Violation {
 pub(crate) struct Checker {
     /// By rank in its present life: the newest version of each variable.
     newest: BTreeMap<(Rank, Key), Version>,
+    /// The same of the xstreams below it.
+    below: BTreeMap<(Rank, usize, Key), Version>,
     /// Which value a version stands for, everywhere.
     values: BTreeMap<(Key, Version), Value>,
     /// By variable: the newest version whose eager update has returned.
@@ -56,12 +58,31 @@ impl Checker {
             ));
         }
         *newest = version;
+        match value {
+            Some(value) => self.stands_for(rank, key, version, value, term),
+            None => Checker::is_of_a_leader(rank, version, term),
+        }
+    }
+
+    fn is_of_a_leader(rank: Rank, version: Version, term: u64) -> Result<(), String> {
         if version.term > term {
             return Err(format!(
                 "rank {rank} believes in {version:?}, and no leader has had a term past {term}"
             ));
         }
-        let Some(value) = value else { return Ok(()) };
+        Ok(())
+    }
+
+    /// A version stands for one value everywhere, and is of a leader that there was.
+    pub(crate) fn stands_for(
+        &mut self,
+        rank: Rank,
+        key: Key,
+        version: Version,
+        value: &Value,
+        term: u64,
+    ) -> Result<(), String> {
+        Checker::is_of_a_leader(rank, version, term)?;
         let known = self
             .values
             .entry((key, version))
@@ -75,6 +96,25 @@ impl Checker {
         Ok(())
     }
 
+    /// An xstream below a rank serves this version.
+    pub(crate) fn seen_below(
+        &mut self,
+        rank: Rank,
+        reader: usize,
+        key: Key,
+        version: Version,
+    ) -> Result<(), String> {
+        let newest = self.below.entry((rank, reader, key)).or_default();
+        if version < *newest {
+            return Err(format!(
+                "xstream {reader} of rank {rank} went back from {newest:?} to {version:?} of {:?}",
+                key.bytes()
+            ));
+        }
+        *newest = version;
+        Ok(())
+    }
+
     /// A rank was told that its change has this version: from now on it knows nothing older.
     pub(crate) fn raise(&mut self, rank: Rank, key: Key, version: Version) {
         let newest = self.newest.entry((rank, key)).or_default();
@@ -84,6 +124,7 @@ impl Checker {
     /// A rank begins another life.
     pub(crate) fn forget(&mut self, rank: Rank) {
         self.newest.retain(|(of, _), _| *of != rank);
+        self.below.retain(|(of, _, _), _| *of != rank);
     }
 
     pub(crate) fn eager_returned(&mut self, key: Key, version: Version) {

@@ -14,6 +14,7 @@ use crate::membership::Membership;
 use crate::queue::Queue;
 use crate::rng::Rng;
 use crate::scenario::MS;
+use crate::xstreams::{Local, Xstreams};
 
 /// The namespace of all runs.
 pub(crate) const NS: NsId = 0x5eed;
@@ -57,7 +58,7 @@ pub struct Counts {
 }
 
 #[derive(Debug)]
-enum Event {
+pub(crate) enum Event {
     Deliver {
         from: Rank,
         to: Rank,
@@ -65,6 +66,12 @@ enum Event {
     },
     Wake(Rank),
     Hear(Rank),
+    /// An xstream comes to its mailbox.
+    Read {
+        rank: Rank,
+        reader: usize,
+        life: u64,
+    },
     /// A rank that is out of reach since then is left out, one that is back is let in.
     Settle,
 }
@@ -76,6 +83,8 @@ pub(crate) struct Pending {
     pub(crate) deadline: Nanos,
     pub(crate) eager: bool,
     pub(crate) fetch: bool,
+    /// Of which xstream it is; `None`: of the one that has the machine.
+    pub(crate) reader: Option<usize>,
     /// A fetch: what it must find at least, if the rank belonged to the group all the time.
     pub(crate) at_least: Option<Version>,
 }
@@ -83,7 +92,8 @@ pub(crate) struct Pending {
 pub(crate) struct Node {
     /// `None`: crashed.
     pub(crate) iv: Option<Iv>,
-    incarnation: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) xstreams: Xstreams,
     wake_at: Nanos,
     pub(crate) pending: BTreeMap<OpId, Pending>,
     slow: bool,
@@ -102,7 +112,8 @@ pub struct Cluster {
     pub(crate) away: BTreeSet<Rank>,
     pub(crate) one_way: bool,
     counts: Counts,
-    queue: Queue<Event>,
+    pub(crate) local: Local,
+    pub(crate) queue: Queue<Event>,
     pub(crate) rng: Rng,
     store: Rc<RefCell<Store>>,
     tree: Tree,
@@ -113,7 +124,13 @@ pub struct Cluster {
 
 impl Cluster {
     /// `ranks` ranks that know of each other, rank 0 the leader.
-    pub fn new(seed: u64, ranks: u32, tree: Tree, network: Network, lease: Nanos) -> Cluster {
+    pub fn new(
+        seed: u64,
+        ranks: u32,
+        (tree, local): (Tree, Local),
+        network: Network,
+        lease: Nanos,
+    ) -> Cluster {
         let mut cluster = Cluster {
             now: 0,
             nodes: Vec::new(),
@@ -126,6 +143,7 @@ impl Cluster {
             away: BTreeSet::new(),
             one_way: false,
             counts: Counts::default(),
+            local,
             queue: Queue::new(),
             rng: Rng::new(seed ^ 0xc1a5_7e12),
             store: Rc::default(),
@@ -138,6 +156,7 @@ impl Cluster {
             let node = Node {
                 iv: None,
                 incarnation: 0,
+                xstreams: Xstreams::new(local),
                 wake_at: Nanos::MAX,
                 pending: BTreeMap::new(),
                 slow: false,
@@ -182,6 +201,7 @@ impl Cluster {
         let _ = iv.register(2, Box::new(plain));
         let _ = iv.connect(NS, self.tree);
         self.nodes[rank as usize].iv = Some(iv);
+        self.nodes[rank as usize].xstreams = Xstreams::new(self.local);
     }
 
     pub(crate) fn crash(&mut self, rank: Rank) {
@@ -316,6 +336,14 @@ impl Cluster {
                 }
                 Event::Hear(rank) => {
                     self.hear(rank);
+                    self.drain(rank)?;
+                    self.nodes[rank as usize].xstreams.rank_heard();
+                    continue;
+                }
+                Event::Read { rank, reader, life } => {
+                    if !self.xstream_reads(rank, reader, life)? {
+                        continue;
+                    }
                     rank
                 }
                 Event::Settle => {
@@ -335,20 +363,20 @@ impl Cluster {
             let Some(iv) = &mut self.nodes[rank as usize].iv else {
                 return Ok(());
             };
-            match iv.poll() {
-                None => break,
-                Some(Output::Changed { .. }) => {}
-                Some(Output::Send { to, message }) => self.send(rank, to, message),
-                Some(Output::Done(done)) => {
-                    let pending = self.nodes[rank as usize].pending.remove(&done.op);
-                    if self.trace {
-                        self.print(&format!("{rank} ended {}: {:?}", done.op, done.result));
-                    }
-                    self.judge(rank, &done, pending)?;
-                    self.ended.push((rank, done, pending));
-                }
+            let Some(output) = iv.poll() else { break };
+            let now = self.nodes[rank as usize].xstreams.feed.pass(output);
+            if let Some(output) = now {
+                self.put_out(rank, output)?;
             }
         }
+        loop {
+            let feed = &mut self.nodes[rank as usize].xstreams.feed;
+            match feed.confirmed(self.now) {
+                Some(output) => self.put_out(rank, output)?,
+                None => break,
+            }
+        }
+        self.schedule_reads(rank);
         self.wake(rank);
         if let Some(request) = self.store.borrow().twice {
             return Err(format!("{request:?} took effect twice"));
@@ -359,9 +387,38 @@ impl Cluster {
         Ok(())
     }
 
+    fn put_out(&mut self, rank: Rank, output: Output) -> Result<(), String> {
+        let (now, node) = (self.now, &mut self.nodes[rank as usize]);
+        match output {
+            Output::Changed { ns, key: Some(key) } => {
+                if let Some(iv) = node
+                    .iv
+                    .as_ref()
+                    .filter(|_| node.xstreams.feed.is_held(ns, &key))
+                {
+                    node.xstreams.feed.changed(ns, key, &iv.item(now, ns, key));
+                }
+            }
+            Output::Changed { ns, key: None } => node.xstreams.feed.drop_space(ns),
+            Output::Send { to, message } => self.send(rank, to, message),
+            Output::Done(done) => {
+                let pending = node.pending.remove(&done.op);
+                if self.trace {
+                    self.print(&format!("{rank} ended {}: {:?}", done.op, done.result));
+                }
+                self.judge(rank, &done, pending)?;
+                self.keep_below(rank, &done, pending);
+                self.ended.push((rank, done, pending));
+            }
+        }
+        Ok(())
+    }
+
     fn wake(&mut self, rank: Rank) {
         let node = &mut self.nodes[rank as usize];
-        let Some(next) = node.iv.as_ref().and_then(Iv::next_deadline) else {
+        let machine = node.iv.as_ref().and_then(Iv::next_deadline);
+        let waiting = node.xstreams.feed.next_deadline();
+        let Some(next) = machine.into_iter().chain(waiting).min() else {
             return;
         };
         if next < node.wake_at {

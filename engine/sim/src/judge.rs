@@ -70,7 +70,7 @@ impl Cluster {
     /// Whoever belongs to the group has it, or serves nothing.
     fn eager_returned(&mut self, origin: Rank, key: Key, version: Version) -> Result<(), String> {
         self.checker.eager_returned(key, version);
-        for &rank in self.membership.group.members() {
+        for rank in self.membership.group.members().to_vec() {
             let Some(iv) = self.nodes[rank as usize]
                 .iv
                 .as_ref()
@@ -85,6 +85,9 @@ impl Cluster {
                     key.bytes(),
                     cached.map(|c| c.version)
                 ));
+            }
+            for reader in 0..self.nodes[rank as usize].xstreams.count() {
+                self.found_below(rank, reader, &key, Some(version))?;
             }
         }
         Ok(())

@@ -13,6 +13,7 @@
 //! | `authority` | the class of the runs: values in a store that outlives leaders |
 //! | `membership` | groups and leaders, and when a rank hears of them |
 //! | `cluster`, `run` | the ranks and the network; a scenario from start to end |
+//! | `xstreams` | what is below a rank: caches and the way to them |
 //! | `check`, `judge` | the rules; what ranks are looked at for |
 //! | `liar` | a rank that sends what it should not |
 
@@ -26,9 +27,11 @@ mod queue;
 mod rng;
 mod run;
 mod scenario;
+mod xstreams;
 
 pub use check::Violation;
 pub use cluster::{Cluster, Counts, Network};
 pub use rng::Rng;
 pub use run::{Report, run, scale};
 pub use scenario::{Scenario, Step, Work};
+pub use xstreams::Local;

@@ -8,6 +8,7 @@ use engine_iv::{Key, Nanos, Rank, Shortcut, Sync, Value};
 use crate::check::Violation;
 use crate::cluster::{Cluster, Counts, NS, Network, Pending};
 use crate::scenario::{MS, Scenario, Step, Work};
+use crate::xstreams::Local;
 
 /// What a run was like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub fn run(scenario: &Scenario, trace: bool) -> Result<Report, Violation> {
     let mut cluster = Cluster::new(
         scenario.seed,
         scenario.ranks,
-        scenario.tree,
+        (scenario.tree, scenario.local),
         scenario.network,
         scenario.lease,
     );
@@ -67,9 +68,10 @@ fn play(cluster: &mut Cluster, scenario: &Scenario) -> Result<Report, String> {
                 budget,
             } => {
                 written += 1;
+                let reader = some_xstream(cluster, *rank);
                 work_on(
                     cluster,
-                    *rank,
+                    (*rank, reader),
                     key(*class, *number),
                     *work,
                     *budget,
@@ -96,15 +98,22 @@ fn play(cluster: &mut Cluster, scenario: &Scenario) -> Result<Report, String> {
     finish(cluster, scenario)
 }
 
+fn some_xstream(cluster: &mut Cluster, rank: Rank) -> Option<usize> {
+    let count = cluster.nodes[rank as usize].xstreams.count() as u64;
+    let chosen = cluster.rng.below(count + 1).checked_sub(1)?;
+    usize::try_from(chosen).ok()
+}
+
 fn heal(cluster: &mut Cluster) {
     cluster.away.clear();
     cluster.one_way = false;
     cluster.settle_later();
 }
 
+/// Work of an xstream, or `None`: of the one that has the machine.
 fn work_on(
     cluster: &mut Cluster,
-    rank: Rank,
+    (rank, reader): (Rank, Option<usize>),
     key: Key,
     work: Work,
     budget: Nanos,
@@ -114,8 +123,14 @@ fn work_on(
     let floor = cluster
         .is_current(rank)
         .then(|| cluster.checker.everywhere(&key));
+    if let (Some(reader), Work::Fetch(_)) = (reader, work)
+        && cluster.found_below(rank, reader, &key, floor)?
+    {
+        return Ok(());
+    }
     let pending = Pending {
         key,
+        reader,
         deadline: cluster.now + budget,
         eager: match work {
             Work::Fetch(_) => false,
@@ -190,8 +205,19 @@ fn agree(cluster: &mut Cluster, scenario: &Scenario) -> Result<(), String> {
             let cached = iv
                 .and_then(|iv| iv.cached(cluster.now, NS, &key))
                 .filter(|cached| cached.valid);
-            let Some(cached) = cached else { continue };
-            if cached.value != truth.as_ref().ok() {
+            let differs = cached.is_some_and(|cached| cached.value != truth.as_ref().ok());
+            let below = (0..cluster.nodes[rank as usize].xstreams.count()).any(|reader| {
+                let xstreams = &cluster.nodes[rank as usize].xstreams;
+                let served = xstreams.cached(reader, cluster.now, &key);
+                served.is_some_and(|(_, value)| Some(&value) != truth.as_ref().ok())
+            });
+            if below {
+                return Err(format!(
+                    "all is well again, and an xstream of rank {rank} serves another value of {:?} than the root",
+                    key.bytes()
+                ));
+            }
+            if differs {
                 return Err(format!(
                     "all is well again, and rank {rank} serves another value of {:?} than the root",
                     key.bytes()
@@ -228,7 +254,7 @@ fn ask(
     for &rank in ranks {
         work_on(
             cluster,
-            rank,
+            (rank, None),
             key,
             Work::Fetch(Shortcut::None),
             2_000 * MS,
@@ -255,7 +281,7 @@ pub fn scale(ranks: u32, updates: u64) -> Result<Report, String> {
     let mut cluster = Cluster::new(
         0,
         ranks,
-        engine_iv::Tree::default(),
+        (engine_iv::Tree::default(), Local::default()),
         Network::default(),
         60_000 * MS,
     );
@@ -266,7 +292,7 @@ pub fn scale(ranks: u32, updates: u64) -> Result<Report, String> {
         let how = engine_iv::How::from(Sync::Eager);
         work_on(
             &mut cluster,
-            0,
+            (0, None),
             key,
             Work::Update(how, 64),
             10_000 * MS,

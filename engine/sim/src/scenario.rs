@@ -4,6 +4,7 @@ use engine_iv::{How, Nanos, Rank, Shortcut, Sync, Tree};
 
 use crate::cluster::Network;
 use crate::rng::Rng;
+use crate::xstreams::Local;
 
 /// A millisecond.
 pub(crate) const MS: Nanos = 1_000_000;
@@ -69,6 +70,8 @@ pub struct Scenario {
     pub slow: Vec<Rank>,
     /// How long a cached value may be served.
     pub lease: Nanos,
+    /// What is below each rank.
+    pub local: Local,
     /// What happens, in the order of time.
     pub steps: Vec<(Nanos, Step)>,
 }
@@ -101,6 +104,7 @@ impl Scenario {
             network,
             slow,
             lease: rng.pick(&[500, 1_000, 3_000, 20_000]) * MS,
+            local: Local::default(),
             steps: Vec::new(),
         };
         for _ in 0..rng.within(10, 60) {
@@ -113,6 +117,7 @@ impl Scenario {
                 scenario.fault(&mut rng, end);
             }
         }
+        scenario.local = Local::of(&mut rng, calm);
         scenario.steps.sort_by_key(|(when, _)| *when);
         scenario
     }

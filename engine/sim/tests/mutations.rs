@@ -193,6 +193,92 @@ const MUTATIONS: &[Mutation] = &[
         )],
         "went back",
     ),
+    bug(
+        "a change is confirmed before the rank's xstreams have taken it",
+        &[(
+            "feed.rs",
+            "if self.states.iter().enumerate().all(taken) {",
+            "if self.states.iter().enumerate().all(|reader| taken(reader) || true) {",
+        )],
+        "xstream",
+    ),
+    bug(
+        "only the first xstream is waited for",
+        &[(
+            "feed.rs",
+            "if self.states.iter().enumerate().all(taken) {",
+            "if self.states.iter().enumerate().take(1).all(taken) {",
+        )],
+        "xstream",
+    ),
+    bug(
+        "of those who have a variable only the first is told",
+        &[(
+            "feed.rs",
+            "for reader in (0..self.states.len()).filter(|at| bits[at / 64] & 1 << (at % 64) != 0) {",
+            "for reader in (0..self.states.len()).filter(|at| bits[at / 64] & 1 << (at % 64) != 0).take(1) {",
+        )],
+        "xstream",
+    ),
+    bug(
+        "who asked for a variable hears nothing of it afterwards",
+        &[("feed.rs", "bits[reader / 64] |= 1 << (reader % 64);", "")],
+        "xstream",
+    ),
+    bug(
+        "what a full mailbox does not take is lost",
+        &[(
+            "feed.rs",
+            "state.backlog.push_back((number, item));",
+            "state.told -= 1; let _ = item;",
+        )],
+        "xstream",
+    ),
+    bug(
+        "a mailbox with room again takes what is newest first",
+        &[(
+            "feed.rs",
+            "if state.backlog.is_empty() && self.readers.send(reader, number, &item) {",
+            "if self.readers.send(reader, number, &item) {",
+        )],
+        "xstream",
+    ),
+    bug(
+        "an xstream that is far behind keeps what it has",
+        &[(
+            "feed.rs",
+            "state.backlog.push_back((number, Item::DropAll));",
+            "state.backlog.push_back((number, item));",
+        )],
+        "xstream",
+    ),
+    bug(
+        "xstreams hear nothing of another group or leader",
+        &[(
+            "feed.rs",
+            "self.tell(reader, Item::DropSpace(ns));",
+            "let _ = reader;",
+        )],
+        "xstream",
+    ),
+    bug(
+        "a change waits for xstreams past its deadline",
+        &[(
+            "feed.rs",
+            "deadline(output).is_some_and(|end| end <= now)",
+            "false && deadline(output).is_some_and(|end| end <= now)",
+        )],
+        "past its deadline",
+    ),
+    bug(
+        "xstreams serve what their rank may not serve any longer",
+        &[(
+            "cache.rs",
+            "            .get(&(ns, *key))\n            .filter(|kept| now < kept.fresh_until)?;",
+            "            .get(&(ns, *key))?;",
+        )],
+        "",
+    ),
 ];
 
 /// What an edited copy is compiled with.

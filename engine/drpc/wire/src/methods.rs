@@ -90,6 +90,7 @@ methods! {
     KEEL 20 GROUP_STATUS;
     KEEL 21 IV_LIST;
     KEEL 22 GROUP_CHECK;
+    KEEL 23 IV_TRACE;
 }
 
 /// The name of a method, for logs and tools.

@@ -39,6 +39,8 @@ pub struct Net {
     pub done: BTreeMap<(Rank, OpId), Result<Stamp, Der>>,
     /// Ranks that receive nothing.
     pub deaf: Vec<Rank>,
+    /// Ranks that are gone.
+    pub dead: Vec<Rank>,
 }
 
 impl Net {
@@ -54,6 +56,7 @@ impl Net {
             delivered: Vec::new(),
             done: BTreeMap::new(),
             deaf: Vec::new(),
+            dead: Vec::new(),
         };
         for rank in 0..ranks {
             let mut iv = Iv::new(rank, 0, Options::default());
@@ -104,7 +107,7 @@ impl Net {
         let Some((from, to, message)) = self.flying.pop_front() else {
             return false;
         };
-        if !self.deaf.contains(&to) {
+        if !self.deaf.contains(&to) && !self.dead.contains(&to) {
             self.delivered.push((from, to, kind(&message.body)));
             let now = self.now;
             // A stranger's number leads nowhere.
@@ -119,6 +122,7 @@ impl Net {
         for rank in 0..self.nodes.len() as Rank {
             while let Some(output) = self.nodes[rank as usize].poll() {
                 match output {
+                    _ if self.dead.contains(&rank) => {}
                     Output::Send { to, message } => self.flying.push_back((rank, to, message)),
                     Output::Changed { .. } => {}
                     Output::Done(done) => {
@@ -131,6 +135,22 @@ impl Net {
                 }
             }
         }
+    }
+
+    /// A rank is gone, with what it had sent.
+    pub fn kill(&mut self, rank: Rank) {
+        self.collect();
+        self.dead.push(rank);
+        self.flying.retain(|(from, _, _)| *from != rank);
+    }
+
+    /// A rank begins a life that knows nothing.
+    pub fn revive(&mut self, rank: Rank, life: u64, options: Options) {
+        let mut iv = Iv::new(rank, life, options);
+        iv.register(1, Box::new(Plain)).unwrap();
+        iv.connect(NS, Tree::default()).unwrap();
+        self.nodes[rank as usize] = iv;
+        self.dead.retain(|dead| *dead != rank);
     }
 
     /// Messages that fly now.

@@ -4,9 +4,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 /// Multiplies and folds, eight bytes at a time.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Quick(u64);
+pub struct Quick(u64);
 
-pub(crate) type QuickBuild = BuildHasherDefault<Quick>;
+/// Builds [`Quick`]s.
+pub type QuickBuild = BuildHasherDefault<Quick>;
 
 /// 2^64 over the golden ratio.
 const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;

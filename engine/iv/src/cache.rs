@@ -1,27 +1,37 @@
-//! What one xstream has of the variables of its engine.
+//! What one xstream has of the variables of its rank.
 
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use engine_iv::{Key, NsId, Value, Version};
-
 use crate::hash::QuickBuild;
+use crate::options::Nanos;
+use crate::{Key, NsId, Value, Version};
 
-/// What the system xstream tells a cache. Messages between two xstreams keep their order, so what comes last is newest.
-#[derive(Clone, Debug)]
-pub(crate) enum Item {
+/// What a rank tells a cache below it. Messages between two xstreams keep their order, so what comes last is newest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
     /// This is the value, for so long.
     Keep {
+        /// Its namespace.
         ns: NsId,
+        /// Its canonical key.
         key: Key,
+        /// Its version.
         version: Version,
+        /// Its bytes.
         value: Value,
-        fresh_until: u64,
+        /// Until when it may be served, unless something else is said before.
+        fresh_until: Nanos,
     },
     /// There is a newer one, or none.
-    Drop { ns: NsId, key: Key },
+    Drop {
+        /// Its namespace.
+        ns: NsId,
+        /// Its canonical key.
+        key: Key,
+    },
     /// Nothing of this namespace may be served.
     DropSpace(NsId),
     /// Nothing at all: what happened is not known in full.
@@ -37,20 +47,22 @@ struct Kept {
 }
 
 /// Own xstream only. At its bound it takes no new variable: those are fetched each time.
-pub(crate) struct Cache {
+pub struct Cache {
     kept: RefCell<HashMap<(NsId, Key), Kept, QuickBuild>>,
     most: usize,
 }
 
 impl Cache {
-    pub(crate) fn new(most: usize) -> Cache {
+    /// For this many variables.
+    pub fn new(most: usize) -> Cache {
         Cache {
             kept: RefCell::default(),
             most,
         }
     }
 
-    pub(crate) fn apply(&self, item: Item) {
+    /// What the rank said.
+    pub fn apply(&self, item: Item) {
         let mut kept = self.kept.borrow_mut();
         match item {
             Item::Keep {
@@ -81,7 +93,9 @@ impl Cache {
         }
     }
 
-    pub(crate) fn get(&self, now: u64, ns: NsId, key: &Key) -> Option<(Version, Rc<[u8]>)> {
+    /// What may be served now.
+    #[inline]
+    pub fn get(&self, now: Nanos, ns: NsId, key: &Key) -> Option<(Version, Rc<[u8]>)> {
         let kept = self.kept.borrow();
         let found = kept
             .get(&(ns, *key))
@@ -90,9 +104,9 @@ impl Cache {
     }
 
     /// The value as a `T`, read from its bytes by the first who asks.
-    pub(crate) fn typed<T: 'static>(
+    pub fn typed<T: 'static>(
         &self,
-        now: u64,
+        now: Nanos,
         ns: NsId,
         key: &Key,
         read: impl FnOnce(&[u8]) -> Option<T>,
