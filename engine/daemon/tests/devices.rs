@@ -11,6 +11,7 @@ use daos_errno::Der;
 use drpc_wire::{ctl, keel, methods, modules};
 use harness::{Config, Engine, Kind, eventually};
 use obj_client::{Container, ObjError, ObjectInfo, PutOptions};
+use obj_proto::Placement;
 
 fn devices(engine: &Engine) -> Vec<(String, String, Vec<u32>)> {
     let list: keel::Devices = engine.ask(modules::KEEL, methods::DEVICES, &());
@@ -122,9 +123,24 @@ fn a_device_that_is_put_back_serves_again_without_a_restart() {
     let put = |name: &str| put(&cont, name);
     (0..8).for_each(|nr| put(&format!("object {nr}")).map(drop).unwrap());
     let second = uuid(&engine, "d1");
+    // What each target knows of the others: the pool map, an incast variable.
+    let known = engine.connect().connect_pool("tank", false).unwrap();
+    let open = known.open("cont", false).unwrap();
+    let down = |target| known.map(target).unwrap().targets[1].is_some();
+    let head = |name: &String| Placement::new(&cont.info().uuid, name, 2).head() == 0;
+    let large = (0..).map(|nr| format!("large {nr}")).find(head).unwrap();
+    let put_large = || {
+        let mut data = Cursor::new(vec![7; 3 << 20]);
+        open.put(&large, &mut data, PutOptions::default())
+    };
+    put_large().unwrap();
+    let mut version = known.map(0).unwrap().version;
     for round in 0..3 {
         assert_eq!(set_faulty(&engine, &second).status, 0);
         engine.wait_log("target 1 is down: its device was evicted or removed");
+        eventually("target 0 knows it", || down(0).then_some(()));
+        let refused = put_large().unwrap_err().to_string();
+        assert!(refused.contains("needs all targets"), "{refused}");
         let failed = (0..16)
             .filter(|nr| put(&format!("round {round} {nr}")).is_err())
             .count();
@@ -134,6 +150,13 @@ fn a_device_that_is_put_back_serves_again_without_a_restart() {
             let back = (0..16).all(|nr| put(&format!("round {round} {nr}")).is_ok());
             back.then_some(())
         });
+        eventually("all targets know it", || {
+            (!down(0) && !down(1)).then_some(())
+        });
+        put_large().unwrap();
+        let now = known.map(1).unwrap().version;
+        assert!(now > version, "{now} > {version}");
+        version = now;
         for nr in 0..8 {
             let mut data = Vec::new();
             let options = obj_client::GetOptions::default();

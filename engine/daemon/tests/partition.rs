@@ -4,46 +4,15 @@
 
 mod harness;
 
-use std::time::SystemTime;
-
 use drpc_wire::keel;
-use engine_cert::{Authority, Pair, Request, Validity, write_pair};
 use harness::{Cluster, Network, eventually};
 
 const RANKS: u8 = 5;
 
-/// Certificates for all, from an authority of their own: the `[tls]` section of each.
-fn sections(cluster: &Cluster) -> Vec<String> {
-    let dir = cluster.configs[0].path();
-    let authority = Authority::create("partition", Validity::days(2)).unwrap();
-    authority.save(dir).unwrap();
-    let section = |(rank, address): (usize, &std::net::SocketAddr)| {
-        let name = format!("engine-{rank}");
-        let asked = Request {
-            name: name.clone(),
-            addresses: vec![address.ip().to_string()],
-            engine: true,
-            validity: Validity {
-                to: SystemTime::now() + std::time::Duration::from_secs(86_400),
-                ..Validity::days(1)
-            },
-        };
-        let pair = Pair::of(dir, &name);
-        write_pair(&pair, &authority.issue(&asked).unwrap(), true).unwrap();
-        format!(
-            "[tls]\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n\n",
-            dir.join("ca.pem"),
-            pair.certificate,
-            pair.key
-        )
-    };
-    cluster.addresses.iter().enumerate().map(section).collect()
-}
-
 fn start(network: &Network) -> Cluster {
     let mut cluster = Cluster::prepare(RANKS, &["mgmt", "obj"]);
     cluster.addresses = (0..RANKS).map(|rank| network.address(rank)).collect();
-    for (rank, tls) in sections(&cluster).into_iter().enumerate() {
+    for (rank, tls) in cluster.certify().into_iter().enumerate() {
         let config = &mut cluster.configs[rank];
         config.listen = network.address(rank as u8);
         config.netns = Some(network.space(rank as u8));

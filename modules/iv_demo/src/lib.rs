@@ -9,12 +9,15 @@
 //! | 2 read | `name` | `number: text`, fetched on target 0 if it is not in its cache |
 //! | 3 forget | `name` | the version |
 //! | 4 look | `name` | what each target has in its own cache, a line each: `text` or `-` |
+//! | 5 try | `SYNC WITHIN name[=text]` | `term.number`, or `number: text`, or why it failed |
 //!
-//! What fails is answered FAILURE, with the reason in the log. Try it:
+//! What fails is answered FAILURE, with the reason in the log; 5 answers the reason. Its SYNC is how a change comes down (none, lazy, eager, bidirectional; with
+//! `!` straight to the root on its way up), `fetch` or `forget` (eagerly); WITHIN is its deadline in milliseconds. Try it:
 //! `keel drpc call --module 110 --method 1 --body $(printf motto=onward | xxd -p)`.
 //!
-//! Modules: this file; the class, `notes`.
+//! Modules: this file; the class, `notes`; operations as they are asked for, `attempt`.
 
+mod attempt;
 mod notes;
 
 use module_sdk::iv::{self, IvFailure, IvHow, IvKey, IvSync, IvVar, IvVersion, NsId};
@@ -57,6 +60,7 @@ async fn call(call: DrpcCall) -> Result<DrpcReply, DrpcStatus> {
         2 => read(body).await,
         3 => forget(body).await,
         4 => look(body).await,
+        5 => attempt::made(body).await,
         _ => return Err(DrpcStatus::UnknownMethod),
     };
     answer

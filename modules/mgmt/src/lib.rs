@@ -8,7 +8,7 @@
 //! Everything runs on the system xstream. Neighbours: `module_sdk` below; `obj` through `obj_proto`; the messages are
 //! those of `engine/drpc/wire/proto`. Source: DAOS `src/mgmt/srv_drpc.c`.
 //!
-//! Modules: `methods` (numbers), `proto` (messages), `engine` (queries), `rank`, `group`, `log_masks`, `devices`, `pools`, `acl`.
+//! Modules: `methods` (numbers), `proto` (messages), `engine` (queries), `rank`, `group`, `log_masks`, `devices`, `pools`, `pool_props`, `acl`.
 
 mod acl;
 mod devices;
@@ -16,6 +16,7 @@ mod engine;
 mod group;
 mod log_masks;
 mod methods;
+mod pool_props;
 mod pools;
 mod proto;
 mod rank;
@@ -50,6 +51,10 @@ async fn mgmt(call: DrpcCall) -> Result<DrpcReply, DrpcStatus> {
         methods::POOL_CREATE => answer(&call, pools::create).await,
         methods::POOL_DESTROY => answer(&call, pools::destroy).await,
         methods::POOL_QUERY => answer(&call, pools::query).await,
+        methods::POOL_EVICT => answer(&call, pool_props::evict).await,
+        methods::POOL_SET_PROP => answer(&call, pool_props::set).await,
+        methods::POOL_GET_PROP => answer(&call, pool_props::get).await,
+        methods::LIST_CONTAINERS => answer(&call, pool_props::containers).await,
         _ => Err(DrpcStatus::UnknownMethod),
     }
 }

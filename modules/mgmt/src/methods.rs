@@ -15,9 +15,13 @@ pub(crate) const SMD_LIST_POOLS: i32 = 212;
 pub(crate) const PREP_SHUTDOWN: i32 = 218;
 pub(crate) const DEV_SET_FAULTY: i32 = 220;
 pub(crate) const DEV_REPLACE: i32 = 221;
+pub(crate) const LIST_CONTAINERS: i32 = 222;
 pub(crate) const POOL_QUERY: i32 = 223;
+pub(crate) const POOL_SET_PROP: i32 = 224;
 pub(crate) const PING_RANK: i32 = 225;
+pub(crate) const POOL_EVICT: i32 = 230;
 pub(crate) const GROUP_UPDATE: i32 = 232;
+pub(crate) const POOL_GET_PROP: i32 = 237;
 pub(crate) const SET_LOG_MASKS: i32 = 238;
 pub(crate) const GROUP_STATUS_GET: i32 = 248;
 

@@ -16,7 +16,7 @@ use obj_proto::{MODULE_ID, Op, PROTOCOL_VERSION, wire};
 use uuid::Uuid;
 
 /// DAOS_PROP_PO_LABEL.
-const PROP_LABEL: u32 = 1;
+pub(crate) const PROP_LABEL: u32 = 1;
 
 /// Asks obj on the system xstream; its sentence to an error goes to the log, for DAOS's answers carry numbers only.
 pub(crate) async fn obj<A: Message + Default>(op: Op, request: &impl Message) -> Result<A, Der> {
@@ -40,7 +40,7 @@ pub(crate) async fn obj<A: Message + Default>(op: Op, request: &impl Message) ->
     }
 }
 
-fn parsed(uuid: &str) -> Result<Uuid, Der> {
+pub(crate) fn parsed(uuid: &str) -> Result<Uuid, Der> {
     Uuid::try_parse(uuid).map_err(|_| Der::INVAL)
 }
 
@@ -115,6 +115,7 @@ pub(crate) async fn destroy(request: PoolDestroyReq) -> PoolDestroyResp {
         let wanted = wire::PoolDestroyReq {
             pool,
             force: request.recursive,
+            evict: request.force,
         };
         obj::<wire::Empty>(Op::PoolDestroy, &wanted).await
     };
@@ -174,7 +175,7 @@ fn described(reply: &wire::PoolQueryRep, rank: u32, query_mask: u64) -> PoolQuer
         disabled_targets: count(disabled),
         rebuild: Some(no_rebuild()),
         tier_stats: vec![space],
-        version: 1,
+        version: reply.map_version,
         leader: rank,
         enabled_ranks: rank.to_string(),
         total_engines: 1,
@@ -219,7 +220,7 @@ pub(crate) async fn list(_: SmdPoolReq) -> SmdPoolResp {
     }
 }
 
-fn uuid_text(bytes: &[u8]) -> String {
+pub(crate) fn uuid_text(bytes: &[u8]) -> String {
     Uuid::from_slice(bytes).unwrap_or_default().to_string()
 }
 
@@ -322,6 +323,8 @@ mod tests {
             pool: Some(wire::PoolInfo::default()),
             targets,
             containers: 0,
+            map_version: 7,
+            connections: 0,
         };
         let answer = described(&reply, 5, 3);
         assert_eq!(
@@ -341,5 +344,6 @@ mod tests {
             (answer.state(), answer.leader, answer.query_mask),
             (PoolServiceState::TargetsExcluded, 5, 3)
         );
+        assert_eq!(answer.version, 7, "of the pool map");
     }
 }

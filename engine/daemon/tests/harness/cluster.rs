@@ -3,8 +3,10 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, SystemTime};
 
 use drpc_wire::{keel, methods, mgmt, modules};
+use engine_cert::{Authority, Pair, Request, Validity, write_pair};
 
 use super::config::{Config, Kind};
 use super::process::{Engine, eventually};
@@ -66,6 +68,34 @@ impl Cluster {
         }
     }
 
+    /// Certificates for all, from an authority of their own, for their addresses as they are now: the `[tls]` section of each.
+    pub fn certify(&self) -> Vec<String> {
+        let dir = self.configs[0].path();
+        let authority = Authority::create("cluster", Validity::days(2)).unwrap();
+        authority.save(dir).unwrap();
+        let section = |(rank, address): (usize, &SocketAddr)| {
+            let name = format!("engine-{rank}");
+            let asked = Request {
+                name: name.clone(),
+                addresses: vec![address.ip().to_string()],
+                engine: true,
+                validity: Validity {
+                    to: SystemTime::now() + Duration::from_secs(86_400),
+                    ..Validity::days(1)
+                },
+            };
+            let pair = Pair::of(dir, &name);
+            write_pair(&pair, &authority.issue(&asked).unwrap(), true).unwrap();
+            format!(
+                "[tls]\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n\n",
+                dir.join("ca.pem"),
+                pair.certificate,
+                pair.key
+            )
+        };
+        self.addresses.iter().enumerate().map(section).collect()
+    }
+
     /// All at once: none waits for another.
     pub fn start_all(&mut self) {
         let spawned: Vec<Engine> = self.configs.iter().map(Config::spawn).collect();
@@ -76,7 +106,7 @@ impl Cluster {
     }
 
     /// The section with all members, in this version.
-    fn group(&self, version: u32) -> String {
+    pub fn group(&self, version: u32) -> String {
         let mut text = format!("[group]\nversion = {version}\n{BEAT}");
         for (rank, address) in self.addresses.iter().enumerate() {
             let _ = write!(

@@ -172,6 +172,21 @@ pub(crate) enum Iv {
         #[arg(long, default_value_t = 1000)]
         most: u32,
     },
+    /// One variable as each engine sees it that shares it: version, age, the way to the root, retries, the last error.
+    #[command(
+        after_help = "Examples:\n  keel iv trace keel member 00000001      what rank 1 says of itself, on all ranks\n  keel iv trace keel 64 00000001 -o json"
+    )]
+    Trace {
+        /// A namespace, as `keel iv list` names it.
+        name: String,
+        /// A class, by its name or number.
+        class: String,
+        /// The key in hexadecimal digits, as `keel iv show` prints it.
+        key: String,
+        /// Engines that are asked at most; those on the way to the root first.
+        #[arg(long, default_value_t = 64)]
+        most: u32,
+    },
     /// Prints what changes at the asked engine, a line for each variable, until it is interrupted.
     Watch {
         /// Between two looks, in milliseconds.
@@ -239,11 +254,23 @@ pub(crate) enum Pool {
         /// Name or uuid.
         pool: String,
     },
+    /// Takes all connections of a pool away: requests with handles of theirs are refused from now on.
+    Evict {
+        /// Name or uuid.
+        pool: String,
+    },
+    /// Gives a pool another name.
+    Rename {
+        /// Name or uuid.
+        pool: String,
+        /// Its new name, unique in the engine.
+        label: String,
+    },
     /// Removes a pool.
     Destroy {
         /// Name or uuid.
         pool: String,
-        /// Also with containers and objects in it.
+        /// Also with containers and objects in it, and with somebody connected to it.
         #[arg(long)]
         force: bool,
     },
@@ -262,6 +289,15 @@ pub(crate) enum Cont {
     List {
         /// Name or uuid of the pool.
         pool: String,
+    },
+    /// Gives a container another name.
+    Rename {
+        /// Name or uuid of the pool.
+        pool: String,
+        /// Name or uuid of the container.
+        cont: String,
+        /// Its new name, unique in the pool.
+        label: String,
     },
     /// Removes a container with all its objects.
     Destroy {

@@ -25,8 +25,14 @@ pub(crate) fn pool(cli: &Cli, pool: &str) -> Result<Pool, CliError> {
     engine(cli)?.pool(pool).map_err(failed)
 }
 
-pub(crate) fn container(cli: &Cli, pool: &str, cont: &str) -> Result<Container, CliError> {
-    self::pool(cli, pool)?.container(cont).map_err(failed)
+/// Opens a container for the time of the command.
+pub(crate) fn container(
+    cli: &Cli,
+    (pool, cont): (&str, &str),
+    read_only: bool,
+) -> Result<Container, CliError> {
+    let pool = engine(cli)?.connect_pool(pool, read_only).map_err(failed)?;
+    pool.open(cont, read_only).map_err(failed)
 }
 
 /// The client's error as the command's, with a cure where there is one.

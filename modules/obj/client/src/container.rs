@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use obj_proto::{ObjectName, Op, Placement, main_tag, wire};
 
-use crate::engine::Engine;
-use crate::{ContainerInfo, GetOptions, ObjError, ObjectInfo, PutOptions};
+use crate::engine::{Connection, Engine, SYSTEM};
+use crate::{ContainerInfo, ContainerProperties, GetOptions, ObjError, ObjectInfo, PutOptions};
 
 /// A container of a pool.
 #[derive(Debug, Clone)]
@@ -14,14 +15,41 @@ pub struct Container {
     pub(crate) engine: Engine,
     info: ContainerInfo,
     targets: u32,
+    /// Of an open one.
+    handle: Option<Arc<Handle>>,
+}
+
+/// A handle that is out; closed when the last container that was opened with it goes.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) bytes: Vec<u8>,
+    /// It goes after the handle.
+    pub(crate) connection: Arc<Connection>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let req = wire::ContCloseReq {
+            handle: std::mem::take(&mut self.bytes),
+        };
+        // What cannot be closed ends with the engine, or is evicted.
+        let mut links = self.connection.engine.links();
+        let _ = links.call::<wire::Empty>(SYSTEM, Op::ContClose, &req, &[], false);
+    }
 }
 
 impl Container {
-    pub(crate) fn new(engine: Engine, info: ContainerInfo, targets: u32) -> Self {
+    pub(crate) fn new(
+        engine: Engine,
+        info: ContainerInfo,
+        targets: u32,
+        handle: Option<Handle>,
+    ) -> Self {
         Self {
             engine,
             info,
             targets,
+            handle: handle.map(Arc::new),
         }
     }
 
@@ -113,8 +141,29 @@ impl Container {
         }
     }
 
+    /// What a target knows of it: its label may have changed since it was opened.
+    ///
+    /// # Errors
+    /// It is not [open](crate::Pool::open), or was taken away.
+    pub fn properties(&self, target: u32) -> Result<ContainerProperties, ObjError> {
+        let req = wire::ContPropReq {
+            cont_handle: self.id(),
+        };
+        let mut links = self.engine.links();
+        let rep =
+            links.call::<wire::ContPropRep>(main_tag(target), Op::ContProp, &req, &[], true)?;
+        let props = rep.message.props.unwrap_or_default();
+        Ok(ContainerProperties {
+            label: props.label,
+            created: props.created,
+        })
+    }
+
     pub(crate) fn id(&self) -> Vec<u8> {
-        self.info.uuid.as_bytes().to_vec()
+        match &self.handle {
+            Some(handle) => handle.bytes.clone(),
+            None => self.info.uuid.as_bytes().to_vec(),
+        }
     }
 
     pub(crate) fn place(&self, name: &str) -> Placement {

@@ -3,14 +3,15 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use obj_proto::{Op, check_label, wire};
+use obj_proto::{Op, check_label, main_tag, wire};
 use rpc_tls::Identity;
 
+use crate::container::Handle;
 use crate::links::Links;
-use crate::{Container, ContainerInfo, ObjError, PoolInfo, PoolStatus};
+use crate::{Container, ContainerInfo, ObjError, PoolInfo, PoolMap, PoolStatus};
 
 /// The system xstream's tag.
-const SYSTEM: u32 = 0;
+pub(crate) const SYSTEM: u32 = 0;
 
 /// An engine, reached over its RPC address. Clones share its connections.
 #[derive(Clone)]
@@ -72,17 +73,19 @@ impl Engine {
         Ok(Pool {
             engine: self.clone(),
             info,
+            connection: None,
         })
     }
 
-    /// Destroys a pool, by uuid or label. With containers left in it only when forced.
+    /// Destroys a pool, by uuid or label. With containers left in it, or somebody connected to it, only when forced.
     ///
     /// # Errors
-    /// No such pool; it has containers.
+    /// No such pool; it has containers; somebody is connected to it.
     pub fn destroy_pool(&self, pool: &str, force: bool) -> Result<(), ObjError> {
         let req = wire::PoolDestroyReq {
             pool: pool.to_owned(),
             force,
+            evict: force,
         };
         let op = Op::PoolDestroy;
         self.links()
@@ -113,7 +116,43 @@ impl Engine {
         Ok(Pool {
             engine: self.clone(),
             info,
+            connection: None,
         })
+    }
+
+    /// Connects to a pool, by uuid or label: containers that are opened with it are its own, and read only if it is. The connection ends when the last
+    /// of them and the pool are dropped, or is [evicted](Pool::evict).
+    ///
+    /// # Errors
+    /// No such pool; too many are connected.
+    pub fn connect_pool(&self, pool: &str, read_only: bool) -> Result<Pool, ObjError> {
+        let (connection, info) = self.connection(pool, read_only)?;
+        Ok(Pool {
+            engine: self.clone(),
+            info,
+            connection: Some(connection),
+        })
+    }
+
+    fn connection(
+        &self,
+        pool: &str,
+        read_only: bool,
+    ) -> Result<(Arc<Connection>, PoolInfo), ObjError> {
+        let op = Op::PoolConnect;
+        let req = wire::PoolConnectReq {
+            pool: pool.to_owned(),
+            read_only,
+        };
+        let mut links = self.links();
+        let rep = links.call::<wire::PoolConnectRep>(SYSTEM, op, &req, &[], false)?;
+        drop(links);
+        let connection = Connection {
+            engine: self.clone(),
+            bytes: rep.message.handle,
+        };
+        let info = PoolInfo::from_wire(op.name(), rep.message.pool)?;
+        Ok((Arc::new(connection), info))
     }
 
     fn query(&self, pool: &str) -> Result<PoolStatus, ObjError> {
@@ -133,11 +172,30 @@ impl Engine {
     }
 }
 
+/// Ends when the pool and the last container that was opened with it go.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) engine: Engine,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let req = wire::PoolDisconnectReq {
+            handle: std::mem::take(&mut self.bytes),
+        };
+        // What cannot be ended ends with the engine, or is evicted.
+        let mut links = self.engine.links();
+        let _ = links.call::<wire::Empty>(SYSTEM, Op::PoolDisconnect, &req, &[], false);
+    }
+}
+
 /// A pool of an engine.
 #[derive(Debug, Clone)]
 pub struct Pool {
     engine: Engine,
     info: PoolInfo,
+    connection: Option<Arc<Connection>>,
 }
 
 impl Pool {
@@ -218,7 +276,101 @@ impl Pool {
         self.handle(ContainerInfo::from_wire(op.name(), rep.message.cont)?)
     }
 
+    /// Opens a container, by uuid or label: the engine checks each request by its handle, until it is dropped or [evicted](Pool::evict), and the pool is
+    /// not destroyed meanwhile unless by force. A container that is only [found](Pool::container) is not checked so. Of a pool that is not
+    /// [connected](Engine::connect_pool) the container brings a connection of its own.
+    ///
+    /// # Errors
+    /// No such container; the pool is connected to read only; too many are open.
+    pub fn open(&self, cont: &str, read_only: bool) -> Result<Container, ObjError> {
+        let connection = match &self.connection {
+            Some(connection) => Arc::clone(connection),
+            None => {
+                self.engine
+                    .connection(&self.info.uuid.to_string(), read_only)?
+                    .0
+            }
+        };
+        let op = Op::ContOpen;
+        let req = wire::ContOpenReq {
+            pool_handle: connection.bytes.clone(),
+            cont: cont.to_owned(),
+            read_only,
+        };
+        let mut links = self.engine.links();
+        let rep = links.call::<wire::ContOpenRep>(SYSTEM, op, &req, &[], false)?;
+        drop(links);
+        let info = ContainerInfo::from_wire(op.name(), rep.message.cont)?;
+        let bytes = rep.message.handle;
+        let (engine, targets) = (self.engine.clone(), self.info.targets);
+        let handle = Handle { bytes, connection };
+        Ok(Container::new(engine, info, targets, Some(handle)))
+    }
+
+    /// Map and label, as one target knows them; only of a pool that is [connected](Engine::connect_pool).
+    ///
+    /// # Errors
+    /// The connection was taken away.
+    pub fn map(&self, target: u32) -> Result<PoolMap, ObjError> {
+        let pool_handle = self.connection.as_ref().map(|c| c.bytes.clone());
+        let req = wire::PoolMapReq {
+            pool_handle: pool_handle.unwrap_or_default(),
+        };
+        let mut links = self.engine.links();
+        let rep = links.call::<wire::PoolMapRep>(main_tag(target), Op::PoolMap, &req, &[], true)?;
+        Ok(PoolMap::from_wire(rep.message))
+    }
+
+    /// Gives it another label.
+    ///
+    /// # Errors
+    /// Another pool has it; it is none.
+    pub fn rename(&self, label: &str) -> Result<(), ObjError> {
+        check_label(label)?;
+        let req = wire::PoolSetPropReq {
+            pool: self.info.uuid.to_string(),
+            label: label.to_owned(),
+        };
+        let mut links = self.engine.links();
+        let op = Op::PoolSetProp;
+        links
+            .call::<wire::Empty>(SYSTEM, op, &req, &[], false)
+            .map(drop)
+    }
+
+    /// Gives a container another label.
+    ///
+    /// # Errors
+    /// Another one of the pool has it; it is none; no such container.
+    pub fn rename_container(&self, cont: &str, label: &str) -> Result<(), ObjError> {
+        check_label(label)?;
+        let req = wire::ContSetPropReq {
+            pool: self.info.uuid.to_string(),
+            cont: cont.to_owned(),
+            label: label.to_owned(),
+        };
+        let mut links = self.engine.links();
+        let op = Op::ContSetProp;
+        links
+            .call::<wire::Empty>(SYSTEM, op, &req, &[], false)
+            .map(drop)
+    }
+
+    /// Takes all connections away, and with them the handles of its containers; how many. Requests with them are refused from now on.
+    ///
+    /// # Errors
+    /// The pool is gone; not every target heard of it.
+    pub fn evict(&self) -> Result<u32, ObjError> {
+        let req = wire::PoolEvictReq {
+            pool: self.info.uuid.to_string(),
+        };
+        let mut links = self.engine.links();
+        let rep = links.call::<wire::PoolEvictRep>(SYSTEM, Op::PoolEvict, &req, &[], false)?;
+        Ok(rep.message.count)
+    }
+
     fn handle(&self, info: ContainerInfo) -> Result<Container, ObjError> {
-        Ok(Container::new(self.engine.clone(), info, self.info.targets))
+        let (engine, targets) = (self.engine.clone(), self.info.targets);
+        Ok(Container::new(engine, info, targets, None))
     }
 }

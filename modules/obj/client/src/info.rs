@@ -29,6 +29,10 @@ pub struct PoolStatus {
     pub pool: PoolInfo,
     /// Its containers.
     pub containers: u32,
+    /// Of its map: grows whenever a target goes or comes.
+    pub map_version: u32,
+    /// Who is connected to it.
+    pub connections: u32,
     /// Its parts, in order of the target.
     pub targets: Vec<TargetStatus>,
 }
@@ -61,6 +65,26 @@ pub struct ContainerInfo {
     pub label: String,
     /// When it was created, ns since 1970.
     pub created: u64,
+}
+
+/// Of a container, as a target knows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerProperties {
+    /// Its label.
+    pub label: String,
+    /// When it was created, ns since 1970.
+    pub created: u64,
+}
+
+/// Which targets of a pool serve, as one of them knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolMap {
+    /// Grows with every change.
+    pub version: u32,
+    /// Why a target does not serve, in order of the target; `None`: it does.
+    pub targets: Vec<Option<String>>,
+    /// Label of the pool.
+    pub label: String,
 }
 
 /// An object.
@@ -138,8 +162,22 @@ impl PoolStatus {
         Ok(Self {
             pool,
             containers: rep.containers,
+            map_version: rep.map_version,
+            connections: rep.connections,
             targets,
         })
+    }
+}
+
+impl PoolMap {
+    pub(crate) fn from_wire(rep: wire::PoolMapRep) -> Self {
+        let map = rep.map.unwrap_or_default();
+        let state = |target: wire::TargetState| (target.status != 0).then_some(target.message);
+        Self {
+            version: map.version,
+            targets: map.targets.into_iter().map(state).collect(),
+            label: rep.props.unwrap_or_default().label,
+        }
     }
 }
 

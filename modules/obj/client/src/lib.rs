@@ -32,5 +32,8 @@ pub use container::{Container, Listing};
 pub use engine::{Engine, Pool};
 pub use error::ObjError;
 pub use get::GetOptions;
-pub use info::{ContainerInfo, ObjectInfo, PoolInfo, PoolStatus, Progress, TargetStatus};
+pub use info::{
+    ContainerInfo, ContainerProperties, ObjectInfo, PoolInfo, PoolMap, PoolStatus, Progress,
+    TargetStatus,
+};
 pub use put::PutOptions;

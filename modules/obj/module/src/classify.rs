@@ -28,6 +28,12 @@ pub(crate) fn classify(head: &RpcHead<'_>) -> Option<ReqAttr> {
 /// The pool of the container that a request names in its first field (protobuf: field 1, length-delimited). All zeroes when
 /// it names none that exists: the handler says so.
 fn pool_of(body: &[u8]) -> [u8; 16] {
+    // A handle begins with its pool.
+    if let [0x0a, 32, rest @ ..] = body
+        && let Some(pool) = rest.first_chunk()
+    {
+        return *pool;
+    }
     let cont = match body {
         [0x0a, 16, rest @ ..] => rest.first_chunk(),
         _ => None,

@@ -15,6 +15,7 @@ use crate::device::Device;
 use crate::failure::Failure;
 use crate::start::{Opened, agree, open_on};
 use crate::target::{Slot, Target, changes};
+use crate::truth::look_at_targets;
 
 /// Between attempts to open the device again, which costs a look at a flag.
 const RETRY: Duration = Duration::from_secs(1);
@@ -60,6 +61,14 @@ async fn put_away(target: &Target, device: Device) {
     }
     // Replay gives up what was being uploaded.
     target.leases.borrow_mut().clear();
+    let told = spawn_on(Xs::System, "obj_map", || async {
+        let changes = changes();
+        let _turn = changes.acquire().await;
+        look_at_targets().await;
+    });
+    if let Err(der) = told {
+        error!("the pool map still counts target {}: {der}", target.index);
+    }
     while device.0.in_flight() > 0 {
         sleep(DRAIN).await;
     }
@@ -79,6 +88,7 @@ async fn open_again(target: &Rc<Target>, targets: u32, device: Device) {
         let changes = changes();
         let _turn = changes.acquire().await;
         agree().await;
+        look_at_targets().await;
     });
     match agreed {
         Ok(agreed) => {

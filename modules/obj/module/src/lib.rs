@@ -13,6 +13,10 @@
 //! | `keep` | a store over evictions, removals and returns of its device |
 //! | `start` | setup and cleanup: opening, formatting, making the targets agree |
 //! | `pools` | pools and containers, on the system xstream |
+//! | `connections` | who is connected to pools |
+//! | `handles` | open containers, and what their handles allow |
+//! | `props` | labels that change |
+//! | `truth` | what all of these say to targets: incast variables |
 //! | `objects` | put, get, list on a target |
 //! | `uploads` | objects of several pieces, across targets |
 //! | `reclaim` | dropping what was replaced, removed or never finished |
@@ -22,14 +26,18 @@
 //! Thread rule: handlers stay on the xstream that they were sent to; work for another target is a task there.
 
 mod classify;
+mod connections;
 mod device;
 mod failure;
+mod handles;
 mod keep;
 mod objects;
 mod pools;
+mod props;
 mod reclaim;
 mod start;
 mod target;
+mod truth;
 mod uploads;
 
 use obj_proto::Op;
@@ -40,6 +48,7 @@ module_sdk::module! {
     id: obj_proto::MODULE_ID as i32,
     about: "pools, containers and byte objects, durable and checksummed",
     tls: STATE,
+    init: truth::register,
     setup: start::setup,
     cleanup: start::cleanup,
     rpc: {
@@ -66,6 +75,15 @@ module_sdk::module! {
             Op::Stat.index() => objects::stat,
             Op::Remove.index() => objects::remove,
             Op::List.index() => objects::list,
+            Op::ContOpen.index() => handles::cont_open,
+            Op::ContClose.index() => handles::cont_close,
+            Op::PoolEvict.index() => connections::pool_evict,
+            Op::PoolConnect.index() => connections::pool_connect,
+            Op::PoolDisconnect.index() => connections::pool_disconnect,
+            Op::PoolSetProp.index() => props::pool_set_prop,
+            Op::ContSetProp.index() => props::cont_set_prop,
+            Op::PoolMap.index() => connections::pool_map,
+            Op::ContProp.index() => handles::cont_prop,
         },
     },
     classify: classify::classify,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::device::{Device, Dma};
 use crate::failure::Failure;
-use crate::pools::uuid;
+use crate::handles::{Access, container};
 use crate::target::{LEASE, Target, here, wall};
 
 /// How often a read waits for a buffer before it gives up, and how long each time.
@@ -29,27 +29,29 @@ impl Served {
         Ok(Served { target, store })
     }
 
-    /// The container and where the object lives, if the request is right to come here for its head.
-    pub(crate) fn head(&self, cont: &[u8], name: &str) -> Result<(Uuid, Placement), Failure> {
-        let (cont, place) = self.place(cont, name)?;
+    /// The container and where the object lives, if the request is right to come here for its head, and its handle good for it.
+    pub(crate) async fn head(
+        &self,
+        cont: &[u8],
+        name: &str,
+        access: Access,
+    ) -> Result<(Uuid, Placement), Failure> {
+        let cont = container(&self.target, cont, access).await?;
+        let place = place(&cont, name)?;
         self.is_mine(place.head())?;
         Ok((cont, place))
     }
 
-    /// The container, if the request is right to come here for this piece.
-    pub(crate) fn piece(&self, cont: &[u8], name: &str, piece: u32) -> Result<Uuid, Failure> {
-        let (cont, place) = self.place(cont, name)?;
-        self.is_mine(place.piece(piece))?;
+    /// The container, if the request is right to come here for this piece, and its handle good for it.
+    pub(crate) async fn piece(
+        &self,
+        cont: &[u8],
+        (name, piece): (&str, u32),
+        access: Access,
+    ) -> Result<Uuid, Failure> {
+        let cont = container(&self.target, cont, access).await?;
+        self.is_mine(place(&cont, name)?.piece(piece))?;
         Ok(cont)
-    }
-
-    fn place(&self, cont: &[u8], name: &str) -> Result<(Uuid, Placement), Failure> {
-        let cont = uuid(cont)?;
-        let name = ObjectName::new(name)?;
-        Ok((
-            cont,
-            Placement::new(&cont, name.as_str(), module_sdk::targets()),
-        ))
     }
 
     fn is_mine(&self, target: u32) -> Result<(), Failure> {
@@ -99,6 +101,12 @@ impl Served {
     }
 }
 
+fn place(cont: &Uuid, name: &str) -> Result<Placement, Failure> {
+    let name = ObjectName::new(name)?;
+    let targets = module_sdk::targets();
+    Ok(Placement::new(cont, name.as_str(), targets))
+}
+
 /// The bulk data of a request, with room for whole units.
 pub(crate) fn payload(request: &Request, csums: Vec<u32>) -> Result<Payload<Dma>, Failure> {
     let len = request.bulk_len();
@@ -139,7 +147,7 @@ pub(crate) fn object(info: ObjectInfo) -> wire::ObjectInfo {
 pub(crate) async fn put(request: Request) -> Result<Reply, Failure> {
     let served = Served::new()?;
     let req: wire::PutReq = request.decode()?;
-    let (cont, _) = served.head(&req.cont, &req.name)?;
+    let (cont, _) = served.head(&req.cont, &req.name, Access::Write).await?;
     let payload = payload(&request, req.csums)?;
     let len = payload.len;
     let info = served.store.put(&cont, &req.name, payload, wall()).await?;
@@ -153,7 +161,7 @@ pub(crate) async fn put(request: Request) -> Result<Reply, Failure> {
 pub(crate) async fn get(request: Request) -> Result<Reply, Failure> {
     let served = Served::new()?;
     let req: wire::GetReq = request.decode()?;
-    let (cont, _) = served.head(&req.cont, &req.name)?;
+    let (cont, _) = served.head(&req.cont, &req.name, Access::Read).await?;
     let info = served.store.stat(&cont, &req.name)?;
     if req.offset > info.size {
         let text = format!(
@@ -197,7 +205,9 @@ pub(crate) async fn get(request: Request) -> Result<Reply, Failure> {
 pub(crate) async fn get_piece(request: Request) -> Result<Reply, Failure> {
     let served = Served::new()?;
     let req: wire::GetPieceReq = request.decode()?;
-    let cont = served.piece(&req.cont, &req.name, req.piece)?;
+    let cont = served
+        .piece(&req.cont, (&req.name, req.piece), Access::Read)
+        .await?;
     let piece = (req.version, req.piece);
     let data = served
         .read(&cont, &req.name, piece, (req.offset, req.length))
@@ -224,7 +234,7 @@ pub(crate) async fn get_close(request: Request) -> Result<Reply, Failure> {
 pub(crate) async fn stat(request: Request) -> Result<Reply, Failure> {
     let served = Served::new()?;
     let req: wire::StatReq = request.decode()?;
-    let (cont, _) = served.head(&req.cont, &req.name)?;
+    let (cont, _) = served.head(&req.cont, &req.name, Access::Read).await?;
     let info = served.store.stat(&cont, &req.name)?;
     Ok(Reply::message(&wire::StatRep {
         object: Some(object(info)),
@@ -234,7 +244,7 @@ pub(crate) async fn stat(request: Request) -> Result<Reply, Failure> {
 pub(crate) async fn remove(request: Request) -> Result<Reply, Failure> {
     let served = Served::new()?;
     let req: wire::RemoveReq = request.decode()?;
-    let (cont, _) = served.head(&req.cont, &req.name)?;
+    let (cont, _) = served.head(&req.cont, &req.name, Access::Write).await?;
     served.store.remove(&cont, &req.name).await?;
     served.target.measure(&served.store);
     served.target.work.notify_all();
@@ -244,7 +254,7 @@ pub(crate) async fn remove(request: Request) -> Result<Reply, Failure> {
 pub(crate) async fn list(request: Request) -> Result<Reply, Failure> {
     let served = Served::new()?;
     let req: wire::ListReq = request.decode()?;
-    let cont = uuid(&req.cont)?;
+    let cont = container(&served.target, &req.cont, Access::Read).await?;
     let page = served
         .store
         .list(&cont, &req.after, &req.prefix, req.limit as usize)?;

@@ -5,8 +5,10 @@ use obj_proto::{PIECE_SIZE, check_label, wire};
 use obj_store::{ContainerInfo, PoolInfo, UNIT};
 use uuid::Uuid;
 
+use crate::connections;
 use crate::failure::Failure;
-use crate::target::{Target, changes, on_all, on_target, wall};
+use crate::handles;
+use crate::target::{STATE, Target, changes, on_all, on_target, wall};
 
 /// Smallest share of a target that a pool may have.
 const QUOTA_MIN: u64 = 1 << 20;
@@ -33,19 +35,19 @@ pub(crate) fn meta_of(target: &Target) -> Result<Meta, Failure> {
 }
 
 /// What every target knows.
-struct View {
+pub(crate) struct View {
     metas: Vec<Result<Meta, Failure>>,
 }
 
 impl View {
-    async fn take() -> View {
+    pub(crate) async fn take() -> View {
         View {
             metas: on_all("obj_meta", |target| async move { meta_of(&target) }).await,
         }
     }
 
     /// Of the first target that serves: they agree.
-    fn any(&self) -> Result<&Meta, Failure> {
+    pub(crate) fn any(&self) -> Result<&Meta, Failure> {
         let first = self.metas.iter().find_map(|m| m.as_ref().ok());
         first.ok_or_else(|| Failure::new(Der::NO_SERVICE, "no target serves"))
     }
@@ -59,7 +61,7 @@ impl View {
     }
 
     /// That of target 0, which a destruction begins with.
-    fn truth(&self) -> Result<&Meta, Failure> {
+    pub(crate) fn truth(&self) -> Result<&Meta, Failure> {
         let none = || Failure::new(Der::NO_SERVICE, "there is no target 0");
         self.metas
             .first()
@@ -92,7 +94,7 @@ impl View {
         (0..).zip(&self.metas).map(space).collect()
     }
 
-    fn pool_info(&self, uuid: &Uuid) -> Result<wire::PoolInfo, Failure> {
+    pub(crate) fn pool_info(&self, uuid: &Uuid) -> Result<wire::PoolInfo, Failure> {
         let mine = self.any()?.pool_by(&uuid.to_string())?;
         let shares = self
             .metas
@@ -116,7 +118,7 @@ impl View {
 
 impl Meta {
     /// By uuid or label.
-    fn pool_by(&self, wanted: &str) -> Result<&PoolInfo, Failure> {
+    pub(crate) fn pool_by(&self, wanted: &str) -> Result<&PoolInfo, Failure> {
         let uuid = Uuid::parse_str(wanted).ok();
         let fits = |p: &&PoolInfo| Some(p.uuid) == uuid || p.label == wanted;
         let none = || Failure::new(Der::NONEXIST, format!("pool '{wanted}' does not exist"));
@@ -124,7 +126,7 @@ impl Meta {
     }
 
     /// By uuid or label, in a pool.
-    fn cont_by(&self, pool: &Uuid, wanted: &str) -> Result<&ContainerInfo, Failure> {
+    pub(crate) fn cont_by(&self, pool: &Uuid, wanted: &str) -> Result<&ContainerInfo, Failure> {
         let uuid = Uuid::parse_str(wanted).ok();
         let fits =
             |c: &&ContainerInfo| c.pool == *pool && (Some(c.uuid) == uuid || c.label == wanted);
@@ -134,7 +136,7 @@ impl Meta {
     }
 }
 
-fn cont_info(cont: &ContainerInfo) -> wire::ContInfo {
+pub(crate) fn cont_info(cont: &ContainerInfo) -> wire::ContInfo {
     wire::ContInfo {
         uuid: cont.uuid.as_bytes().to_vec(),
         pool: cont.pool.as_bytes().to_vec(),
@@ -162,7 +164,7 @@ pub(crate) fn uuid(bytes: &[u8]) -> Result<Uuid, Failure> {
 }
 
 /// Refuses to serve pools anywhere but on the system xstream: its lock is what serialises them.
-fn on_system(request: &Request) -> Result<(), Failure> {
+pub(crate) fn on_system(request: &Request) -> Result<(), Failure> {
     match request.target() {
         None => Ok(()),
         Some(_) => Err(Failure::new(
@@ -263,6 +265,15 @@ pub(crate) async fn pool_destroy(request: Request) -> Result<Reply, Failure> {
         );
         return Err(Failure::new(Der::BUSY, text));
     }
+    let connected = connections::count(pool.uuid);
+    if connected > 0 && !req.evict {
+        let text = format!(
+            "{connected} are connected to pool '{}': let them end, evict them, or force it",
+            pool.label
+        );
+        return Err(Failure::new(Der::BUSY, text));
+    }
+    connections::evict(pool.uuid).await?;
     destroy_pool_on(.., pool.uuid).await?;
     Ok(Reply::ok())
 }
@@ -284,10 +295,13 @@ pub(crate) async fn pool_query(request: Request) -> Result<Reply, Failure> {
     let targets = view.space(|pool| pool.uuid == uuid);
     let containers = meta.conts.iter().filter(|c| c.pool == uuid).count() as u32;
     let pool = Some(view.pool_info(&uuid)?);
+    let map_version = STATE.with(|state| state.truth.borrow().map.version);
     Ok(Reply::message(&wire::PoolQueryRep {
         pool,
         targets,
         containers,
+        map_version,
+        connections: connections::count(uuid) as u32,
     }))
 }
 
@@ -366,6 +380,7 @@ pub(crate) async fn cont_destroy(request: Request) -> Result<Reply, Failure> {
     let meta = view.truth()?;
     let pool = meta.pool_by(&req.pool)?.uuid;
     let cont = meta.cont_by(&pool, &req.cont)?.uuid;
+    handles::close_all(pool, cont).await?;
     destroy_cont_on(.., cont).await?;
     Ok(Reply::ok())
 }

@@ -7,12 +7,14 @@ use module_sdk::{Bdev, Der, error, info, spawn, warn};
 use obj_store::{FormatOptions, OpenOptions, OpenReport, Store, StoreError};
 use uuid::Uuid;
 
+use crate::connections;
 use crate::device::Device;
 use crate::failure::Failure;
 use crate::keep;
 use crate::pools::{Meta, meta_of};
 use crate::reclaim;
 use crate::target::{Slot, Target, on_all, on_target};
+use crate::truth::look_at_targets;
 
 /// Opens every target's store. A damaged or failing one leaves its target down and the others serve; a device that is not
 /// this engine's, or not the one of its place, fails the start.
@@ -48,6 +50,7 @@ pub(crate) async fn setup() -> Result<(), Der> {
         return Err(Der::NONEXIST);
     }
     agree().await;
+    look_at_targets().await;
     Ok(())
 }
 
@@ -230,11 +233,19 @@ async fn follow(target: Rc<Target>, truth: Meta, mine: Meta) -> Result<(), Failu
     {
         store.create_container(cont).await?;
     }
+    // Labels that changed while this target was down.
+    for pool in &truth.pools {
+        store.relabel_pool(&pool.uuid, &pool.label).await?;
+    }
+    for cont in &truth.conts {
+        store.relabel_container(&cont.uuid, &cont.label).await?;
+    }
     Ok(())
 }
 
 /// Ends every target's work and closes its store: what was queued is durable.
 pub(crate) async fn cleanup() -> Result<(), Der> {
+    connections::end().await;
     let closed = on_all("obj_close", |target| async move {
         let slot = target.slot.replace(Slot::Closed);
         target.work.notify_all();

@@ -11,12 +11,15 @@ use module_sdk::sync::{Notify, Semaphore};
 use module_sdk::{
     Counter, Der, Gauge, JoinHandle, ModuleInfo, PerXstream, Tags, TlsKey, Xs, spawn_on,
 };
+use obj_proto::HANDLE_LEN;
 use obj_store::Store;
 use uuid::Uuid;
 
 use crate::device::Device;
 use crate::failure::Failure;
+use crate::handles::Handle;
 use crate::keep::first;
+use crate::truth::Truth;
 
 /// An upload that neither commits nor renews for this long is aborted; a reader's pin that is not renewed ends.
 pub(crate) const LEASE: Duration = Duration::from_secs(120);
@@ -33,6 +36,8 @@ pub(crate) struct State {
     pub(crate) target: Option<Rc<Target>>,
     /// On the system xstream: one change of pools and containers at a time.
     changes: Rc<Semaphore>,
+    /// On the system xstream: what pools' incast variables say.
+    pub(crate) truth: RefCell<Truth>,
 }
 
 impl PerXstream for State {
@@ -43,6 +48,7 @@ impl PerXstream for State {
         Some(State {
             target,
             changes: Rc::new(Semaphore::new(1)),
+            truth: RefCell::default(),
         })
     }
 }
@@ -133,6 +139,8 @@ pub(crate) struct Target {
     next_pin: Cell<u64>,
     /// Uploads whose head is here: (container, name, version) and when they end.
     pub(crate) leases: RefCell<HashMap<(Uuid, String, u64), u64>>,
+    /// Handles of containers that came with requests.
+    pub(crate) handles: RefCell<HashMap<[u8; HANDLE_LEN], Rc<Handle>>>,
     /// Something is to be reclaimed, or the store closes.
     pub(crate) work: Notify,
     /// The module is being cleaned up.
@@ -192,6 +200,7 @@ impl Target {
             pins: RefCell::default(),
             next_pin: Cell::new(1),
             leases: RefCell::default(),
+            handles: RefCell::default(),
             work: Notify::new(),
             closing: Notify::new(),
             keeper: RefCell::default(),

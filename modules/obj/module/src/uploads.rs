@@ -8,6 +8,7 @@ use obj_proto::{OBJECT_MAX, pieces_of, wire};
 use uuid::Uuid;
 
 use crate::failure::Failure;
+use crate::handles::{Access, all_serve};
 use crate::objects::{Served, object, payload};
 use crate::target::{LEASE, lease_end, on_all, wall};
 
@@ -31,7 +32,8 @@ impl Served {
 pub(crate) async fn begin(request: Request) -> Result<Reply, Failure> {
     let served = Served::new()?;
     let req: wire::PutBeginReq = request.decode()?;
-    let (cont, _) = served.head(&req.cont, &req.name)?;
+    let (cont, _) = served.head(&req.cont, &req.name, Access::Write).await?;
+    all_serve(&req.cont).await?;
     let version = served.store.begin(&cont, &req.name, wall()).await?;
     let opened = on_all("obj_upload_open", move |target| async move {
         Ok(target.store()?.open_version(&cont, version)?)
@@ -57,7 +59,9 @@ pub(crate) async fn piece(request: Request) -> Result<Reply, Failure> {
         );
         return Err(Failure::new(Der::INVAL, text));
     }
-    let cont = served.piece(&req.cont, &req.name, req.piece)?;
+    let cont = served
+        .piece(&req.cont, (&req.name, req.piece), Access::Write)
+        .await?;
     let payload = payload(&request, req.csums)?;
     let len = payload.len;
     served
@@ -71,7 +75,7 @@ pub(crate) async fn piece(request: Request) -> Result<Reply, Failure> {
 pub(crate) async fn commit(request: Request) -> Result<Reply, Failure> {
     let served = Served::new()?;
     let req: wire::PutCommitReq = request.decode()?;
-    let (cont, _) = served.head(&req.cont, &req.name)?;
+    let (cont, _) = served.head(&req.cont, &req.name, Access::Write).await?;
     served.store.check_upload(&cont, &req.name, req.version)?;
     let version = req.version;
     let (mut pieces, mut bytes) = (0, 0);
@@ -106,7 +110,7 @@ pub(crate) async fn commit(request: Request) -> Result<Reply, Failure> {
 pub(crate) async fn abort(request: Request) -> Result<Reply, Failure> {
     let served = Served::new()?;
     let req: wire::PutAbortReq = request.decode()?;
-    let (cont, _) = served.head(&req.cont, &req.name)?;
+    let (cont, _) = served.head(&req.cont, &req.name, Access::Write).await?;
     served
         .store
         .abort_upload(&cont, &req.name, req.version)
@@ -118,7 +122,7 @@ pub(crate) async fn abort(request: Request) -> Result<Reply, Failure> {
 pub(crate) async fn renew(request: Request) -> Result<Reply, Failure> {
     let served = Served::new()?;
     let req: wire::PutRenewReq = request.decode()?;
-    let (cont, _) = served.head(&req.cont, &req.name)?;
+    let (cont, _) = served.head(&req.cont, &req.name, Access::Write).await?;
     served.store.check_upload(&cont, &req.name, req.version)?;
     served.lease((cont, req.name, req.version));
     Ok(Reply::ok())

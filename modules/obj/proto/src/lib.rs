@@ -19,6 +19,9 @@ pub use name::{LABEL_MAX, NAME_MAX, NameError, ObjectName, check_label};
 pub use opcode::{MODULE_ID, Op, PROTOCOL_VERSION};
 pub use placement::{OBJECT_MAX, PIECE_SIZE, Placement, main_tag, pieces_of};
 
+/// Bytes of a handle of a pool or a container: the pool's uuid and a uuid of its own. A request names a container by its uuid or by a handle.
+pub const HANDLE_LEN: usize = 32;
+
 /// The protobuf messages. `proto/obj.proto` documents each field.
 #[allow(
     missing_docs,

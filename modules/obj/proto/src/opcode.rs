@@ -69,6 +69,24 @@ ops! {
     List = 20, "obj_ls";
     /// Space on every target, whatever the pools. System xstream.
     TargetList = 21, "target_list";
+    /// Opens a container: a handle for requests. System xstream.
+    ContOpen = 22, "cont_open";
+    /// Gives a handle back. System xstream.
+    ContClose = 23, "cont_close";
+    /// Takes all connections of a pool away. System xstream.
+    PoolEvict = 24, "pool_evict";
+    /// Connects to a pool: a handle for opening containers. System xstream.
+    PoolConnect = 25, "pool_connect";
+    /// Gives a connection back. System xstream.
+    PoolDisconnect = 26, "pool_disconnect";
+    /// Changes a pool's properties. System xstream.
+    PoolSetProp = 27, "pool_set_prop";
+    /// Changes a container's properties. System xstream.
+    ContSetProp = 28, "cont_set_prop";
+    /// Map and properties of a pool. Any xstream.
+    PoolMap = 29, "pool_map";
+    /// Properties of a container. Any xstream.
+    ContProp = 30, "cont_prop";
 }
 
 impl Op {

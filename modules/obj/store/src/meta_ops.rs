@@ -77,6 +77,28 @@ impl<D: BlockDev> Store<D> {
         inner.log.commit(vec![op]).await
     }
 
+    /// Gives a pool another label. That no other pool has it is for the caller to see to, who may be exchanging two.
+    ///
+    /// # Errors
+    /// No such pool; read-only.
+    pub async fn relabel_pool(&self, uuid: &Uuid, label: &str) -> Result<(), StoreError> {
+        let inner = &self.0;
+        let _meta = inner.meta.lock().await;
+        let known = inner.index.borrow().pool_info(uuid);
+        let known = known.ok_or(StoreError::NoPool(*uuid))?;
+        if known.label == label {
+            return Ok(());
+        }
+        inner.check_meta(record::pool_len(label))?;
+        let op = Op::PoolPut {
+            uuid: *uuid,
+            label: label.into(),
+            quota: known.quota,
+            created: known.created,
+        };
+        inner.log.commit(vec![op]).await
+    }
+
     /// Destroys a pool with all its containers and frees their space.
     ///
     /// # Errors
@@ -150,6 +172,32 @@ impl<D: BlockDev> Store<D> {
             label: info.label.as_str().into(),
             created: info.created,
         };
+        inner.log.commit(vec![op]).await
+    }
+
+    /// Gives a container another label. That no other of its pool has it is for the caller to see to.
+    ///
+    /// # Errors
+    /// No such container; read-only.
+    pub async fn relabel_container(&self, uuid: &Uuid, label: &str) -> Result<(), StoreError> {
+        let inner = &self.0;
+        let _meta = inner.meta.lock().await;
+        let id = inner.cont_id(uuid)?;
+        let op = {
+            let index = inner.index.borrow();
+            let cont = index.conts.get(&id).ok_or(StoreError::NoContainer(*uuid))?;
+            if &*cont.label == label {
+                return Ok(());
+            }
+            Op::ContPut {
+                cont: id,
+                uuid: *uuid,
+                pool: cont.pool,
+                label: label.into(),
+                created: cont.created,
+            }
+        };
+        inner.check_meta(record::cont_len(label))?;
         inner.log.commit(vec![op]).await
     }
 

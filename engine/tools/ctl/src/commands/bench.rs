@@ -48,10 +48,12 @@ pub(crate) fn run(cli: &Cli, command: &Bench) -> Result<(), CliError> {
             &iv::run(options.seconds).map_err(failed)?,
             |r| {
                 format!(
-                    "cached read on a target {:.1} ns, as a type {:.1} ns\neager update over the caches of an engine {}\n{:.0} updates/s among {} ranks over TCP",
+                    "cached read on a target {:.1} ns, as a type {:.1} ns\neager update over the caches of an engine {}\neager update over {} ranks on rings in one process {}\n{:.0} updates/s among {} ranks over TCP",
                     r.cached_ns,
                     r.typed_ns,
                     latency(&r.eager_us),
+                    r.ring_ranks,
+                    latency(&r.rings_us),
                     r.updates_per_s,
                     r.ranks
                 )

@@ -1,4 +1,4 @@
-//! `keel cont create|list|destroy`.
+//! `keel cont create|list|rename|destroy`.
 
 use obj_client::ContainerInfo;
 use serde_json::{Value, json};
@@ -36,6 +36,17 @@ pub(crate) fn run(cli: &Cli, command: &Cont) -> Result<(), CliError> {
                     )
                 },
             )
+        }
+        Cont::Rename {
+            pool: in_pool,
+            cont,
+            label,
+        } => {
+            let found = pool(cli, in_pool)?;
+            found.rename_container(cont, label).map_err(failed)?;
+            show(cli.output, &json!({ "label": label }), |_| {
+                format!("container {cont} is {label} now")
+            })
         }
         Cont::Destroy {
             pool: in_pool,

@@ -1,4 +1,4 @@
-//! `keel iv list|show|watch`.
+//! `keel iv list|show|trace|watch`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,6 +17,20 @@ pub(crate) fn run(cli: &Cli, command: &Iv) -> Result<(), CliError> {
     match command {
         Iv::List => show(cli.output, &ask(cli, 0)?, list_text),
         Iv::Show { name, most } => variables(cli, name.as_deref(), *most),
+        Iv::Trace {
+            name,
+            class,
+            key,
+            most,
+        } => {
+            let request = keel::IvTraceReq {
+                space: name.clone(),
+                class: class.clone(),
+                key: key.clone(),
+                most: *most,
+            };
+            trace(cli, &request)
+        }
         Iv::Watch { interval_ms, count } => watch(
             cli,
             Duration::from_millis(*interval_ms),
@@ -74,6 +88,7 @@ fn show_text(list: &keel::IvList) -> String {
         let row = |entry: &keel::IvEntry| {
             let mut row = vec![space.name.clone()];
             row.extend(cells(entry));
+            row.extend(past_cells(entry.past.as_ref()));
             row
         };
         space.entries.iter().map(row).collect()
@@ -88,9 +103,66 @@ fn show_text(list: &keel::IvList) -> String {
             "VERSION",
             "BYTES",
             "STATE",
+            "AGE",
+            "RETRIES",
+            "LAST ERROR",
         ],
         &rows,
     )
+}
+
+fn trace(cli: &Cli, request: &keel::IvTraceReq) -> Result<(), CliError> {
+    let trace: keel::IvTrace = Endpoint::connect(cli)?.keel(methods::IV_TRACE, request)?;
+    if !trace.error.is_empty() {
+        let error = CliError::new(Exit::NoInput, trace.error);
+        return Err(error.cure("`keel iv show` names all of it"));
+    }
+    show(cli.output, &trace, trace_text)
+}
+
+fn trace_text(trace: &keel::IvTrace) -> String {
+    let row = |seen: &keel::IvTraceRank| {
+        let mut row = vec![seen.rank.to_string()];
+        if !seen.failure.is_empty() {
+            row.push(format!("no answer: {}", seen.failure));
+            return row;
+        }
+        let path: Vec<String> = seen.path.iter().map(u32::to_string).collect();
+        row.push(match path.len() {
+            0 => "none".to_owned(),
+            _ => path.join(" > "),
+        });
+        match &seen.entry {
+            Some(entry) => row.extend(cells(entry).drain(2..6)),
+            None => row.extend(["-", "-", "-", "nothing known"].map(str::to_owned)),
+        }
+        row.extend(past_cells(seen.past.as_ref()));
+        row
+    };
+    let rows: Vec<Vec<String>> = trace.ranks.iter().map(row).collect();
+    let head = [
+        "RANK",
+        "WAY TO THE ROOT",
+        "TERM",
+        "VERSION",
+        "BYTES",
+        "STATE",
+        "AGE",
+        "RETRIES",
+        "LAST ERROR",
+    ];
+    table(&head, &rows)
+}
+
+fn past_cells(past: Option<&keel::IvPast>) -> [String; 3] {
+    let past = past.cloned().unwrap_or_default();
+    let error = match (past.error.as_str(), past.error_asked) {
+        ("", _) => "-".to_owned(),
+        (error, None) => format!("{error}, {} ms ago", past.error_ms),
+        (error, Some(rank)) => format!("{error} by way of rank {rank}, {} ms ago", past.error_ms),
+    };
+    let age = past.age_ms.map_or("-".to_owned(), |ms| format!("{ms} ms"));
+    [age, past.retries.to_string(), error]
 }
 
 fn cells(entry: &keel::IvEntry) -> Vec<String> {
@@ -152,9 +224,8 @@ fn line(cli: &Cli, space: &str, entry: &keel::IvEntry) -> Result<(), CliError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn tables_say_where_the_root_is_and_what_may_be_served() {
-        let entry = |bytes, valid, fresh_ms| keel::IvEntry {
+    fn entry(bytes: Option<u64>, valid: bool, fresh_ms: Option<u64>) -> keel::IvEntry {
+        keel::IvEntry {
             class: "member".to_owned(),
             key: "00000001".to_owned(),
             term: 2,
@@ -162,7 +233,12 @@ mod tests {
             bytes,
             valid,
             fresh_ms,
-        };
+            past: None,
+        }
+    }
+
+    #[test]
+    fn tables_say_where_the_root_is_and_what_may_be_served() {
         let states = [
             entry(Some(9), true, None),
             entry(Some(9), true, Some(1500)),
@@ -189,6 +265,48 @@ mod tests {
         assert_eq!(
             words.join(" "),
             "keel group version 1 rank 0 term 2 5 > 4 > 0 3"
+        );
+    }
+
+    #[test]
+    fn a_trace_says_what_each_rank_knows_and_why_one_does_not() {
+        let past = keel::IvPast {
+            age_ms: Some(1200),
+            operations: 5,
+            failures: 1,
+            retries: 3,
+            error: "DER_UNREACH(-1006)".to_owned(),
+            error_asked: Some(4),
+            error_ms: 80,
+        };
+        let seen = [
+            keel::IvTraceRank {
+                rank: 5,
+                path: vec![5, 4, 0],
+                entry: Some(entry(Some(9), true, Some(1500))),
+                past: Some(past),
+                ..keel::IvTraceRank::default()
+            },
+            keel::IvTraceRank {
+                rank: 6,
+                failure: "DER_TIMEDOUT(-1011)".to_owned(),
+                ..keel::IvTraceRank::default()
+            },
+        ];
+        let text = trace_text(&keel::IvTrace {
+            error: String::new(),
+            ranks: seen.to_vec(),
+        });
+        let lines = text.lines().skip(1).map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.join(" ")
+        });
+        assert_eq!(
+            lines.collect::<Vec<_>>(),
+            [
+                "5 5 > 4 > 0 2 7 9 valid for 1500 ms 1200 ms 3 DER_UNREACH(-1006) by way of rank 4, 80 ms ago",
+                "6 no answer: DER_TIMEDOUT(-1011)",
+            ]
         );
     }
 }

@@ -18,15 +18,15 @@ pub(crate) fn run(cli: &Cli, command: &Obj) -> Result<(), CliError> {
     match command {
         Obj::Put { at, file } => put(cli, at, file),
         Obj::Get { at, file } => get(cli, at, file),
-        Obj::Ls { pool, cont, prefix } => list(cli, &container(cli, pool, cont)?, prefix),
+        Obj::Ls { pool, cont, prefix } => list(cli, &container(cli, (pool, cont), true)?, prefix),
         Obj::Rm { at } => {
-            open(cli, at)?.remove(&at.name).map_err(failed)?;
+            open(cli, at, false)?.remove(&at.name).map_err(failed)?;
             show(cli.output, &json!({ "removed": at.name }), |_| {
                 String::new()
             })
         }
         Obj::Stat { at } => {
-            let info = open(cli, at)?.stat(&at.name).map_err(failed)?;
+            let info = open(cli, at, true)?.stat(&at.name).map_err(failed)?;
             show(cli.output, &info_json(&info), |_| {
                 format!(
                     "{}\n  size {} ({} bytes)\n  version {}\n  modified {}",
@@ -41,8 +41,8 @@ pub(crate) fn run(cli: &Cli, command: &Obj) -> Result<(), CliError> {
     }
 }
 
-fn open(cli: &Cli, at: &ObjectPath) -> Result<Container, CliError> {
-    container(cli, &at.pool, &at.cont)
+fn open(cli: &Cli, at: &ObjectPath, read_only: bool) -> Result<Container, CliError> {
+    container(cli, (&at.pool, &at.cont), read_only)
 }
 
 fn info_json(info: &ObjectInfo) -> Value {
@@ -62,7 +62,7 @@ fn put(cli: &Cli, at: &ObjectPath, file: &Path) -> Result<(), CliError> {
         let size = steady.size;
         (Box::new(steady), Some(size))
     };
-    let cont = open(cli, at)?;
+    let cont = open(cli, at, false)?;
     let bar = bar(cli, "put");
     let mut progress = |progress: Progress| advance(&bar, progress);
     let result = cont.put(
@@ -132,7 +132,7 @@ impl Read for SteadyFile {
 
 fn get(cli: &Cli, at: &ObjectPath, file: &Path) -> Result<(), CliError> {
     let started = Instant::now();
-    let cont = open(cli, at)?;
+    let cont = open(cli, at, true)?;
     let bar = bar(cli, "get");
     let mut progress = |progress: Progress| advance(&bar, progress);
     let options = GetOptions {

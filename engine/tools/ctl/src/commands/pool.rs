@@ -1,4 +1,4 @@
-//! `keel pool create|list|query|destroy`.
+//! `keel pool create|list|query|evict|rename|destroy`.
 
 use obj_client::{PoolInfo, PoolStatus};
 use serde_json::{Value, json};
@@ -32,6 +32,20 @@ pub(crate) fn run(cli: &Cli, command: &Pool) -> Result<(), CliError> {
         Pool::Query { pool: wanted } => {
             let status = pool(cli, wanted)?.status().map_err(failed)?;
             show(cli.output, &status_json(&status), |_| status_text(&status))
+        }
+        Pool::Evict { pool } => {
+            let found = engine(cli)?.pool(pool).map_err(failed)?;
+            let count = found.evict().map_err(failed)?;
+            show(cli.output, &json!({ "evicted": count }), |_| {
+                format!("{count} connections of pool {pool} are taken away")
+            })
+        }
+        Pool::Rename { pool, label } => {
+            let found = engine(cli)?.pool(pool).map_err(failed)?;
+            found.rename(label).map_err(failed)?;
+            show(cli.output, &json!({ "label": label }), |_| {
+                format!("pool {pool} is {label} now")
+            })
         }
         Pool::Destroy { pool, force } => {
             engine(cli)?.destroy_pool(pool, *force).map_err(failed)?;
@@ -67,7 +81,7 @@ fn status_json(status: &PoolStatus) -> Value {
     let targets = status.targets.iter().map(|t| {
         json!({ "target": t.target, "quota": t.quota, "used": t.used, "device_total": t.device_total, "device_free": t.device_free, "failure": t.failure })
     });
-    json!({ "pool": pool_json(&status.pool), "containers": status.containers, "targets": targets.collect::<Vec<_>>() })
+    json!({ "pool": pool_json(&status.pool), "containers": status.containers, "connections": status.connections, "map_version": status.map_version, "targets": targets.collect::<Vec<_>>() })
 }
 
 fn status_text(status: &PoolStatus) -> String {
@@ -85,8 +99,10 @@ fn status_text(status: &PoolStatus) -> String {
     let head = pools_text(std::slice::from_ref(&status.pool));
     let rows: Vec<_> = status.targets.iter().map(row).collect();
     format!(
-        "{head}containers: {}\n\n{}",
+        "{head}containers: {}, connections: {}, map version: {}\n\n{}",
         status.containers,
+        status.connections,
+        status.map_version,
         table(
             &["TARGET", "QUOTA", "USED", "DEVICE", "FREE", "STATE"],
             &rows

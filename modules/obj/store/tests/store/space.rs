@@ -99,6 +99,41 @@ fn pools_are_promised_their_size() {
 }
 
 #[test]
+fn labels_change_and_nothing_else_does() {
+    let dev = SimDev::new(1024, 4096, 1);
+    format(&dev, format_options()).unwrap();
+    let (sim, store, _) = open(&dev).unwrap();
+    let s = store.clone();
+    let before = sim.run(async move {
+        add_container(&s).await;
+        put(&s, "kept", &bytes(1, 20_000)).await.unwrap();
+        let before = s.space();
+        for label in ["a much longer label than it had", "short"] {
+            s.relabel_pool(&POOL, label).await.unwrap();
+            s.relabel_container(&CONT, label).await.unwrap();
+        }
+        let nobody = s.relabel_pool(&Uuid::from_u128(99), "x").await;
+        assert!(matches!(nobody, Err(StoreError::NoPool(_))));
+        let nobody = s.relabel_container(&Uuid::from_u128(99), "x").await;
+        assert!(matches!(nobody, Err(StoreError::NoContainer(_))));
+        s.close().await;
+        before
+    });
+    let (sim, store, _) = open(&dev).unwrap();
+    let s = store.clone();
+    sim.run(async move {
+        assert_eq!(s.pool(&POOL).unwrap().label, "short");
+        assert_eq!(s.containers(Some(&POOL))[0].label, "short");
+        assert!(get(&s, "kept").await.unwrap() == bytes(1, 20_000));
+        let after = s.space();
+        assert_eq!(
+            (after.free, after.unpromised),
+            (before.free, before.unpromised)
+        );
+    });
+}
+
+#[test]
 fn destroying_gives_everything_back_even_while_it_is_read() {
     let (sim, store) = fresh(2048, 4096, 1);
     let empty = store.space();
