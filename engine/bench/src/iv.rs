@@ -14,7 +14,7 @@ use serde::Serialize;
 use spdk_env::Clock;
 use spdk_reactor::{ReactorOptions, ReactorSet};
 
-use crate::{Histogram, Latency};
+use crate::{Histogram, Latency, iv_ranks};
 
 const NS: NsId = 1;
 const CLASS: u32 = 1;
@@ -36,6 +36,10 @@ pub struct Report {
     pub typed_ns: f64,
     /// Eager updates by a target, over the caches of two targets and an offload xstream, microseconds.
     pub eager_us: Latency,
+    /// Eager updates at the root of [`Report::ring_ranks`] ranks in one process, over rings, microseconds.
+    pub rings_us: Latency,
+    /// Ranks of that.
+    pub ring_ranks: u32,
     /// Updates per second that took effect at the root, asked for by all other ranks at once; none is propagated.
     pub updates_per_s: f64,
     /// Ranks of that.
@@ -59,6 +63,8 @@ pub fn run(seconds: f64) -> Result<Report> {
         cached_ns,
         typed_ns,
         eager_us,
+        rings_us: iv_ranks::eager(ns)?,
+        ring_ranks: iv_ranks::RANKS,
         updates_per_s: updates(&nodes, seconds)?,
         ranks: RANKS,
     })
@@ -261,9 +267,10 @@ impl Drop for Node {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn all_three_are_measured() {
+    fn all_are_measured() {
         let report = super::run(0.02).unwrap();
         assert!(report.cached_ns > 0.0 && report.typed_ns > 0.0);
         assert!(report.eager_us.p50 > 0.0 && report.updates_per_s > 0.0);
+        assert!(report.rings_us.p50 > 0.0);
     }
 }

@@ -22,6 +22,7 @@ pub mod drpc;
 mod histogram;
 pub mod idle;
 pub mod iv;
+mod iv_ranks;
 mod lane;
 pub mod message;
 pub mod nvme;
