@@ -127,6 +127,10 @@ pub struct Telemetry {
     #[schemars(extend("format" = "log-mask"))]
     pub log_mask: String,
 
+    /// A request, or an I/O of a device, that takes so many microseconds is logged and listed by `keel slow`; 0: none is.
+    #[schemars(range(min = 0, max = 1_000_000_000), extend("x-unit" = "microseconds"))]
+    pub slow_us: u32,
+
     /// How a log line looks.
     pub log_format: LogFormat,
 
@@ -151,6 +155,7 @@ impl Default for Telemetry {
         Telemetry {
             metrics_listen: None,
             log_mask: "INFO".into(),
+            slow_us: 1_000_000,
             log_format: LogFormat::Text,
             log_file: None,
         }

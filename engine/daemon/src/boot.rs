@@ -326,7 +326,8 @@ fn start_rpc(
     let config = &engine.config;
     group::register(&engine, &registries.rpc)?;
     roll_call::register(&engine, &registries.rpc)?;
-    let options = wiring::rpc(config, &engine.membership, engine.security.clone());
+    let (security, slow) = (engine.security.clone(), &engine.devices.slow);
+    let options = wiring::rpc(config, &engine.membership, security, slow);
     let (registry, listen) = (registries.rpc.clone(), Some(config.rpc.listen));
     let rpc = phases
         .run("rpc", || {

@@ -61,6 +61,7 @@ async fn answer(engine: &Arc<Engine>, method: i32, body: &[u8]) -> Result<Vec<u8
                 .encode_to_vec()
         }
         methods::TASKS => tasks(engine).await.encode_to_vec(),
+        methods::SLOW => engine.devices.slow.list().encode_to_vec(),
         methods::LOG_SET_MASK => {
             set_mask(engine, &decode::<keel::LogSetMaskReq>(body)?.mask).encode_to_vec()
         }

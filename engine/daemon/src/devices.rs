@@ -13,6 +13,7 @@ use spdk_bdev::{Bdev, Descriptor, Mode, Registry};
 use crate::device_book::{DeviceBook, OnSsd, Opened};
 use crate::error::BootError;
 use crate::ras::Ras;
+use crate::slow::SlowBook;
 use crate::ssds::{self, Slots, Ssds};
 use crate::wiring;
 
@@ -32,6 +33,8 @@ pub(crate) struct Devices {
     pub(crate) paths: Vec<(String, String)>,
     /// Their states, on stable storage.
     pub(crate) book: DeviceBook,
+    /// Slow I/Os, and the requests that they were done for.
+    pub(crate) slow: SlowBook,
 }
 
 impl Devices {
@@ -40,7 +43,8 @@ impl Devices {
     pub(crate) fn open(config: &Config) -> Result<Devices, BootError> {
         let mailbox = DeviceBook::mailbox();
         let ssds = Ssds::attach(config, &mailbox.0)?;
-        let registry = Registry::new();
+        let slow = SlowBook::default();
+        let registry = wiring::registry(config, &slow);
         let mut descriptors = Vec::with_capacity(config.device.len());
         let mut opened = Vec::with_capacity(config.device.len());
         let mut paths = Vec::with_capacity(config.device.len());
@@ -82,6 +86,7 @@ impl Devices {
             shares,
             paths,
             book,
+            slow,
         })
     }
 

@@ -25,6 +25,7 @@ mod ras;
 mod report;
 mod roll_call;
 mod security;
+mod slow;
 mod ssds;
 mod state;
 mod stop;

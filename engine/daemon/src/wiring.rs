@@ -1,13 +1,17 @@
 //! From the configuration to each crate's options: the only place that knows both.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use engine_config::{Config, LogFormat, Machine};
 use engine_devices::Criteria;
 use engine_loader::SearchPath;
 use engine_rpc::{BulkClass, Membership, Security};
 use engine_telemetry::log::{Format, LogOptions};
+use spdk_bdev::Registry;
 use spdk_reactor::ReactorOptions;
+
+use crate::slow::SlowBook;
 
 pub(crate) fn log(config: &Config) -> LogOptions {
     let format = match config.telemetry.log_format {
@@ -27,6 +31,19 @@ pub(crate) fn reactors(config: &Config, cpus: Vec<usize>) -> ReactorOptions {
         idle_latency_us: config.engine.idle_latency_us.into(),
         pin: true,
         name_prefix: "keel_reactor".to_owned(),
+    }
+}
+
+/// What counts as slow; zero: nothing does.
+fn slow_after(config: &Config) -> Duration {
+    Duration::from_micros(config.telemetry.slow_us.into())
+}
+
+/// Devices whose slow I/Os go into `slow`.
+pub(crate) fn registry(config: &Config, slow: &SlowBook) -> Registry {
+    match slow.ios(slow_after(config)) {
+        Some(ios) => Registry::telling(ios),
+        None => Registry::new(),
     }
 }
 
@@ -76,6 +93,7 @@ pub(crate) fn rpc(
     config: &Config,
     membership: &Membership,
     tls: Option<Security>,
+    slow: &SlowBook,
 ) -> engine_rpc::Options {
     let rpc = &config.rpc;
     engine_rpc::Options {
@@ -84,6 +102,8 @@ pub(crate) fn rpc(
         group: membership.clone(),
         tls,
         bulk: bulk(config),
+        slow_request: slow_after(config),
+        on_slow: Some(slow.requests()),
         ..engine_rpc::Options::default()
     }
 }

@@ -115,6 +115,44 @@ fn devices_tasks_and_metrics_show_what_was_done() {
 }
 
 #[test]
+fn a_slow_request_and_the_io_done_for_it_carry_one_number() {
+    let mut config = Config::new(1, Kind::File);
+    config.slow_us = 1;
+    let engine = config.start();
+    let pool = engine.connect().create_pool("tank", 32 << 20).unwrap();
+    let cont = pool.create_container("cont").unwrap();
+    let mut source = Cursor::new(vec![1; 300_000]);
+    cont.put("object", &mut source, PutOptions::default())
+        .unwrap();
+    // What is stored is written before the answer, which comes in a later turn: both take longer than a microsecond.
+    let list: keel::SlowList = ask(&engine, methods::SLOW);
+    let put = list
+        .records
+        .iter()
+        .find(|record| record.kind == "request" && record.what == "obj_put")
+        .unwrap_or_else(|| panic!("no put in {list:?}"));
+    assert!(put.trace != 0 && put.took_us >= 1, "{put:?}");
+    assert!(put.place.starts_with("tag 1 from 127.0.0.1:"), "{put:?}");
+    let written = |record: &&keel::SlowRecord| {
+        record.kind == "io" && record.trace == put.trace && record.what.starts_with("write of ")
+    };
+    let io = list.records.iter().find(written);
+    let io = io.unwrap_or_else(|| panic!("no write for {put:?} in {list:?}"));
+    assert_eq!(io.place, "device d0");
+    assert!(io.took_us <= put.took_us, "{io:?} {put:?}");
+    // The log says the same.
+    let number = format!("trace {:016x}", put.trace);
+    for said in ["slow request: obj_put", "slow I/O: write of "] {
+        let log = engine.log();
+        let line = log
+            .lines()
+            .find(|line| line.contains(said) && line.contains(&number));
+        assert!(line.is_some(), "no `{said}` with {number} in\n{log}");
+    }
+    assert_eq!(engine.terminate().code, Some(0));
+}
+
+#[test]
 fn the_note_and_the_socket_are_the_owners_and_go_with_the_engine() {
     let (config, engine) = start();
     let note = config.path().join(format!("run/{}.engine", engine.pid()));

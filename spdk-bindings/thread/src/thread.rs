@@ -324,6 +324,13 @@ impl Thread {
         self.0.now.get()
     }
 
+    /// The request that the code works for that runs on this thread now, as [`trace`](crate::trace) gives it inside; 0: none.
+    #[must_use]
+    #[inline]
+    pub fn trace(&self) -> u64 {
+        self.0.tasks.trace().get()
+    }
+
     /// When the earliest timed poller or sleeper is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {

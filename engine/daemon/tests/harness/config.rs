@@ -45,6 +45,8 @@ pub struct Config {
     pub oversubscribe: bool,
     /// Further lines of `[engine]`.
     pub engine_keys: String,
+    /// From when on a request or an I/O is slow, in microseconds.
+    pub slow_us: u32,
     /// Sections that nothing above writes.
     pub more: String,
     /// The network namespace that it runs in, if not the test's.
@@ -73,6 +75,7 @@ impl Config {
             create: true,
             oversubscribe: true,
             engine_keys: String::new(),
+            slow_us: 1_000_000,
             more: String::new(),
             netns: None,
             env: Vec::new(),
@@ -145,6 +148,7 @@ impl Config {
         }
         let _ = writeln!(text, "\n[rpc]\nlisten = \"{}\"", self.listen);
         text += "bulk_memory = \"32MiB\"\n\n[telemetry]\nlog_mask = \"INFO\"\n";
+        let _ = writeln!(text, "slow_us = {}", self.slow_us);
         if self.metrics {
             text += "metrics_listen = \"127.0.0.1:0\"\n";
         }

@@ -64,6 +64,15 @@ pub(crate) enum Command {
         #[arg(long)]
         pollers: bool,
     },
+    /// Requests and I/Os of devices that took longer than `telemetry.slow_us`, and which belong together.
+    #[command(
+        after_help = "Examples:\n  keel slow\n  keel slow --trace 000000100000002a   one request and what was done for it"
+    )]
+    Slow {
+        /// Only what belongs to this request: the number at the end of a line of the log, of `keel slow` or `keel tasks`.
+        #[arg(long, value_name = "HEX", value_parser = trace)]
+        trace: Option<u64>,
+    },
     /// All metrics, as Prometheus text.
     Metrics,
     /// The engine's log.
@@ -99,6 +108,10 @@ pub(crate) enum Command {
     /// Measures parts of the engine in this process. Works without an engine.
     #[command(subcommand)]
     Bench(Bench),
+}
+
+fn trace(text: &str) -> Result<u64, String> {
+    u64::from_str_radix(text, 16).map_err(|_| "expected up to 16 hexadecimal digits".to_owned())
 }
 
 #[derive(Subcommand)]

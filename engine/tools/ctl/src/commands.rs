@@ -16,6 +16,7 @@ mod modules;
 mod node;
 mod obj;
 mod pool;
+mod slow;
 mod tasks;
 mod topology;
 
@@ -32,6 +33,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, CliError> {
         Command::Modules => modules::run(cli),
         Command::Devices(command) => devices::run(cli, command),
         Command::Tasks { pollers } => tasks::run(cli, *pollers),
+        Command::Slow { trace } => slow::run(cli, *trace),
         Command::Metrics => metrics::run(cli),
         Command::Log(command) => log::run(cli, command),
         Command::Group(command) => group::run(cli, command),

@@ -14,10 +14,10 @@ use crate::life::{End, EndWatch};
 use crate::operation::{Operation, Operations, ROUTE};
 use crate::queue::Limits;
 use crate::registry::{Mode, Opened};
-use crate::table::{IoTable, Lane};
+use crate::table::{IoTable, Lane, Origin};
 use crate::{
     Bdev, BdevChannel, BdevError, BdevErrorKind, Completion, CompletionSink, Geometry, IoQueue,
-    Request,
+    Request, SlowIos,
 };
 
 /// Futures of one channel that are at the device at once; more wait in line.
@@ -35,6 +35,9 @@ pub(crate) struct Core {
     /// At the device.
     outstanding: Cell<u32>,
     counters: Arc<Counters>,
+    /// Who hears of slow I/Os, and the nanoseconds from which on they are.
+    slow: Option<SlowIos>,
+    slow_after: u64,
     end: Arc<End>,
     poller: RefCell<Option<Poller>>,
     /// Keeps the device's descriptor in the reactor's set.
@@ -74,6 +77,8 @@ impl Core {
             reserved: Cell::new(depth),
             outstanding: Cell::new(0),
             counters: facts.health.join(),
+            slow: facts.health.slow.clone(),
+            slow_after: SlowIos::limit(facts.health.slow.as_ref()),
             end: Arc::clone(&facts.end),
             poller: RefCell::new(None),
             has_watch: watch.is_some(),
@@ -108,7 +113,11 @@ impl Core {
     #[inline]
     pub(crate) fn submit(&self, route: u32, request: Request) -> Result<(), Request> {
         let State { device, table } = &mut *self.state.borrow_mut();
-        let (tag, request) = table.put(route, request)?;
+        let origin = Origin {
+            trace: self.thread.trace(),
+            since: self.thread.now(),
+        };
+        let (tag, request) = table.put(route, request, origin)?;
         device.submit(tag, request);
         self.outstanding.set(self.outstanding.get() + 1);
         if self.interrupt_mode.get() {
@@ -180,14 +189,26 @@ impl Core {
     #[inline]
     fn poll_device(&self, now: u64) -> (u32, bool) {
         let State { device, table } = &mut *self.state.borrow_mut();
-        let mut sink = CompletionSink::new(table);
+        let mut sink = CompletionSink::new(table, now, self.slow_after);
         device.poll(now, &mut sink);
-        let (tally, progressed) = sink.into_tally();
+        let (tally, progressed, slow) = sink.into_parts();
+        if !slow.is_empty() {
+            self.tell_slow(&slow, table, now);
+        }
         let done = tally.total();
         if done > 0 {
             self.counters.publish(&tally, self.block_size);
         }
         (done, progressed)
+    }
+
+    /// Before their users take them out.
+    #[cold]
+    fn tell_slow(&self, tags: &[u32], table: &IoTable, now: u64) {
+        if let Some(slow) = &self.slow {
+            tags.iter()
+                .for_each(|tag| (slow.tell)(&table.ended(*tag, &self.name, now)));
+        }
     }
 
     /// With I/O outstanding that no descriptor announces, the reactor must not sleep past its idle goal.

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::Op;
+use crate::{Op, SlowIos};
 
 /// Counts of one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -105,10 +105,19 @@ impl Counters {
 /// All counters of a device: those of its live channels, and the sum of the gone ones.
 #[derive(Debug, Default)]
 pub(crate) struct HealthBook {
+    /// Who hears of slow I/Os.
+    pub(crate) slow: Option<SlowIos>,
     inner: Mutex<(Health, Vec<Arc<Counters>>)>,
 }
 
 impl HealthBook {
+    pub(crate) fn new(slow: Option<SlowIos>) -> HealthBook {
+        HealthBook {
+            slow,
+            ..HealthBook::default()
+        }
+    }
+
     /// Counters for a new channel. Those that no channel holds any more are summed up and let go.
     pub(crate) fn join(&self) -> Arc<Counters> {
         let mut book = self.inner.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,7 +10,7 @@
 //! - [`Channel::watch_end`]: tells when the device was evicted or removed; who has it open then closes it and opens it again.
 //!
 //! The layer checks every request (range, length, buffer, mode, support) before a device sees it, counts I/O and errors
-//! ([`Health`]), and routes completions. A buffer belongs to the operation until its completion: dropping a future, a queue
+//! ([`Health`]), tells of slow ones and the requests they were done for ([`SlowIos`]), and routes completions. A buffer belongs to the operation until its completion: dropping a future, a queue
 //! or a channel leaves the buffer with the device until the device is done.
 //!
 //! [`testing`] compares any device with a byte vector.
@@ -29,6 +29,7 @@ mod operation;
 mod queue;
 mod registry;
 mod request;
+mod slow;
 mod table;
 pub mod testing;
 
@@ -41,4 +42,5 @@ pub use life::EndWatch;
 pub use queue::{IoQueue, Ready};
 pub use registry::{Descriptor, Mode, Registry};
 pub use request::{Completion, Op, OpSet, Request};
+pub use slow::{SlowIo, SlowIos};
 pub use table::CompletionSink;

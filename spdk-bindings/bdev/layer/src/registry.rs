@@ -8,7 +8,7 @@ use spdk_thread::Thread;
 
 use crate::health::HealthBook;
 use crate::life::{Life, Withdrawn};
-use crate::{Bdev, BdevError, BdevErrorKind, Channel, Geometry, Health, Op};
+use crate::{Bdev, BdevError, BdevErrorKind, Channel, Geometry, Health, Op, SlowIos};
 
 /// How a device is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,7 @@ pub enum Mode {
 #[derive(Clone, Default)]
 pub struct Registry {
     devices: Arc<Mutex<BTreeMap<String, Arc<Entry>>>>,
+    slow: Option<SlowIos>,
 }
 
 pub(crate) struct Entry {
@@ -53,6 +54,15 @@ impl Registry {
         Registry::default()
     }
 
+    /// An empty registry whose devices tell of their slow I/Os.
+    #[must_use]
+    pub fn telling(slow: SlowIos) -> Registry {
+        Registry {
+            slow: Some(slow),
+            ..Registry::default()
+        }
+    }
+
     /// Makes a device known by its name.
     ///
     /// # Errors
@@ -68,7 +78,8 @@ impl Registry {
         if devices.contains_key(&name) {
             return Err(BdevErrorKind::Exists { name }.into());
         }
-        let (health, shared) = (Arc::default(), name.as_str().into());
+        let health = Arc::new(HealthBook::new(self.slow.clone()));
+        let shared = name.as_str().into();
         let entry = Entry {
             life: Mutex::new(Life::begin(&shared, &health, bdev)),
             name: shared,

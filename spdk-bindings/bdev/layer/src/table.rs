@@ -5,10 +5,11 @@
 //! for the futures.
 
 use core::task::{Context, Poll, Waker};
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use crate::health::Tally;
-use crate::{BdevError, Completion, Request};
+use crate::{BdevError, Completion, Request, SlowIo};
 
 /// One I/O.
 #[repr(align(64))]
@@ -17,6 +18,13 @@ pub(crate) struct Slot {
     result: Result<(), BdevError>,
     route: u32,
     at_device: bool,
+}
+
+/// For which request an I/O is done, and since when it is at its device. Beside the slot, whose line is full.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Origin {
+    pub(crate) trace: u64,
+    pub(crate) since: u64,
 }
 
 /// The slots of one user of the channel.
@@ -54,6 +62,8 @@ impl Lane {
 #[derive(Default)]
 pub(crate) struct IoTable {
     slots: Vec<Slot>,
+    /// Of each slot.
+    origins: Vec<Origin>,
     lanes: Vec<Lane>,
     /// Slots of no lane.
     spare: Vec<u32>,
@@ -91,6 +101,7 @@ impl IoTable {
             route,
             at_device: false,
         });
+        self.origins.push(Origin::default());
         self.slots.len() as u32 - 1
     }
 
@@ -108,6 +119,7 @@ impl IoTable {
         &mut self,
         route: u32,
         request: Request,
+        origin: Origin,
     ) -> Result<(u32, &mut Request), Request> {
         let Some(tag) = self.lanes[route as usize].free.pop() else {
             return Err(request);
@@ -115,6 +127,7 @@ impl IoTable {
         let slot = &mut self.slots[tag as usize];
         slot.request = request;
         slot.at_device = true;
+        self.origins[tag as usize] = origin;
         Ok((tag, &mut slot.request))
     }
 
@@ -131,6 +144,20 @@ impl IoTable {
             result: core::mem::replace(&mut slot.result, Ok(())),
             op: slot.request.op,
         })
+    }
+
+    /// An I/O that has just ended, for who hears of slow ones.
+    pub(crate) fn ended<'a>(&self, tag: u32, device: &'a str, now: u64) -> SlowIo<'a> {
+        let (slot, origin) = (&self.slots[tag as usize], &self.origins[tag as usize]);
+        SlowIo {
+            device,
+            op: slot.request.op,
+            lba: slot.request.lba,
+            blocks: slot.request.blocks,
+            took: Duration::from_nanos(now.saturating_sub(origin.since)),
+            trace: origin.trace,
+            failed: slot.result.is_err(),
+        }
     }
 
     /// The user of a lane is gone.
@@ -175,15 +202,22 @@ pub struct CompletionSink<'a> {
     collect: Option<&'a mut Vec<(u32, Result<(), BdevError>)>>,
     tally: Tally,
     progressed: bool,
+    now: u64,
+    /// Nanoseconds from which on an I/O is slow, and those that were.
+    slow_after: u64,
+    slow: Vec<u32>,
 }
 
 impl<'a> CompletionSink<'a> {
-    pub(crate) fn new(table: &'a mut IoTable) -> CompletionSink<'a> {
+    pub(crate) fn new(table: &'a mut IoTable, now: u64, slow_after: u64) -> CompletionSink<'a> {
         CompletionSink {
             table,
             collect: None,
             tally: Tally::default(),
             progressed: false,
+            now,
+            slow_after,
+            slow: Vec::new(),
         }
     }
 
@@ -199,6 +233,9 @@ impl<'a> CompletionSink<'a> {
             collect: Some(collect),
             tally: Tally::default(),
             progressed: false,
+            now: self.now,
+            slow_after: self.slow_after,
+            slow: Vec::new(),
         }
     }
 
@@ -225,6 +262,10 @@ impl<'a> CompletionSink<'a> {
             return;
         }
         slot.at_device = false;
+        let since = self.table.origins[tag as usize].since;
+        if self.now.saturating_sub(since) >= self.slow_after {
+            self.slow.push(tag);
+        }
         self.tally
             .count(slot.request.op, slot.request.blocks, result.is_ok());
         slot.result = result;
@@ -239,8 +280,8 @@ impl<'a> CompletionSink<'a> {
         self.progressed = true;
     }
 
-    /// What was finished, and whether anything moved on.
-    pub(crate) fn into_tally(self) -> (Tally, bool) {
-        (self.tally, self.progressed)
+    /// What was finished, whether anything moved on, and which I/Os were slow.
+    pub(crate) fn into_parts(self) -> (Tally, bool, Vec<u32>) {
+        (self.tally, self.progressed, self.slow)
     }
 }
