@@ -28,7 +28,10 @@ pub(crate) fn run(cli: &Cli, command: &Cert) -> Result<(), CliError> {
             let der = rpc_tls::pem::first_certificate(&text);
             let facts = der.and_then(|der| Certificate::from_der(&der));
             let facts = facts.map_err(|why| {
-                CliError::new(Exit::DataErr, format!("{}: {why}", file.display()))
+                let text = format!("{}: {why}", file.display());
+                CliError::new(Exit::DataErr, text).cure(
+                    "give it a certificate in PEM, such as ca.pem or NAME.pem; NAME-key.pem is a key, and `openssl x509 -inform der` turns DER into PEM",
+                )
             })?;
             show(cli.output, &fields(&facts), |_| shown(&facts))
         }

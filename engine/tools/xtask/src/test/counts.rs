@@ -7,6 +7,16 @@ pub(crate) struct Counts {
     pub(crate) failed: usize,
 }
 
+/// How a program or a test says that it could test nothing here, and why: a line that begins with these words.
+pub(crate) const SKIPPED_BECAUSE: &str = "skipped: ";
+
+/// Why not, if a line says so. What a test wrote is set in by who shows it.
+pub(crate) fn skipped(line: &str) -> Option<String> {
+    let line = without_colours(line);
+    let why = line.trim_start().strip_prefix(SKIPPED_BECAUSE)?;
+    Some(why.to_owned())
+}
+
 impl Counts {
     pub(crate) fn and(self, other: Counts) -> Counts {
         Counts {
@@ -94,6 +104,14 @@ mod tests {
         );
         let coloured = "\u{1b}[32;1m     Summary\u{1b}[0m [   0.005s] \u{1b}[1m4\u{1b}[0m tests run: \u{1b}[1m4\u{1b}[0m \u{1b}[32;1mpassed\u{1b}[0m, 0 skipped";
         assert_eq!(counted(&[coloured]), (4, 0));
+    }
+
+    #[test]
+    fn a_skip_says_why_wherever_it_is_shown() {
+        let why = Some("needs root".to_owned());
+        assert_eq!(skipped("skipped: needs root\n"), why);
+        assert_eq!(skipped("\u{1b}[31m    skipped: needs root\u{1b}[0m\n"), why);
+        assert_eq!(skipped("4 tests run: 4 passed, 0 skipped"), None);
     }
 
     #[test]

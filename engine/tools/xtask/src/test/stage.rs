@@ -8,11 +8,10 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-use super::counts::Counts;
+use super::counts::{Counts, SKIPPED_BECAUSE, skipped};
 
-/// How a program says that it could not test anything here and why: this exit code (automake's) and a line that begins with these words.
+/// How a program says that it could not test anything here: this exit code (automake's), and a line with the reason.
 const SKIPPED: i32 = 77;
-const SKIPPED_BECAUSE: &str = "skipped: ";
 
 /// One step of the test run.
 pub(crate) struct Stage {
@@ -41,6 +40,8 @@ pub(crate) struct Outcome {
     pub(crate) failed: usize,
     /// Why it did not run.
     pub(crate) skipped: Option<String>,
+    /// Why tests of it had nothing to test on this machine, and ended at once.
+    pub(crate) unable: Vec<String>,
 }
 
 impl Outcome {
@@ -49,6 +50,7 @@ impl Outcome {
             passed: 0,
             failed: 1,
             skipped: None,
+            unable: Vec::new(),
         }
     }
 
@@ -58,6 +60,7 @@ impl Outcome {
             passed: 0,
             failed: 0,
             skipped: Some(why),
+            unable: Vec::new(),
         }
     }
 
@@ -66,17 +69,19 @@ impl Outcome {
     }
 
     /// A stage that fails with no failed test (it did not compile, it was killed) counts as one failure.
-    fn of(succeeded: bool, counts: Counts) -> Outcome {
+    fn of(succeeded: bool, counts: Counts, unable: Vec<String>) -> Outcome {
         let passed = if succeeded && counts.passed == 0 {
             1
         } else {
-            counts.passed
+            // Their programs count them among those.
+            counts.passed.saturating_sub(unable.len())
         };
         let failed = if succeeded { 0 } else { counts.failed.max(1) };
         Outcome {
             passed,
             failed,
             skipped: None,
+            unable,
         }
     }
 }
@@ -331,7 +336,7 @@ fn is_installed(subcommand: &str) -> bool {
 #[derive(Default)]
 struct Said {
     counts: Counts,
-    skipped: Option<String>,
+    skipped: Vec<String>,
 }
 
 /// Runs a command with its output passed through.
@@ -358,24 +363,27 @@ fn run(
         .map(|pipe| thread::spawn(move || pass_on(pipe, err)));
     let Said {
         mut counts,
-        skipped,
+        mut skipped,
     } = child
         .stdout
         .take()
         .map(|pipe| pass_on(pipe, out))
         .unwrap_or_default();
     if let Some(stderr) = stderr {
-        counts = counts.and(stderr.join().unwrap_or_default().counts);
+        let said = stderr.join().unwrap_or_default();
+        counts = counts.and(said.counts);
+        skipped.extend(said.skipped);
     }
     let status = child.wait().context("cannot wait for the command")?;
-    Ok(match (status.code(), skipped) {
+    Ok(match (status.code(), skipped.last()) {
         // It has said so itself.
-        (Some(SKIPPED), skipped @ Some(_)) => Outcome {
+        (Some(SKIPPED), Some(why)) => Outcome {
             passed: 0,
             failed: 0,
-            skipped,
+            skipped: Some(why.clone()),
+            unable: Vec::new(),
         },
-        _ => Outcome::of(status.success(), counts),
+        _ => Outcome::of(status.success(), counts, skipped),
     })
 }
 
@@ -386,9 +394,7 @@ fn pass_on(from: impl Read, mut to: impl Write) -> Said {
     while matches!(from.read_until(b'\n', &mut line), Ok(n) if n > 0) {
         let text = String::from_utf8_lossy(&line);
         said.counts.read_line(&text);
-        if let Some(why) = text.strip_prefix(SKIPPED_BECAUSE) {
-            said.skipped = Some(why.trim_end().to_owned());
-        }
+        said.skipped.extend(skipped(&text));
         let _ = to.write_all(&line).and_then(|()| to.flush()); // a closed terminal does not stop the tests
         line.clear();
     }
@@ -419,7 +425,8 @@ mod tests {
             Outcome {
                 passed: 7,
                 failed: 0,
-                skipped: None
+                skipped: None,
+                unable: Vec::new(),
             }
         );
     }
@@ -433,11 +440,30 @@ mod tests {
             Outcome {
                 passed: 0,
                 failed: 0,
-                skipped: Some(why.to_owned())
+                skipped: Some(why.to_owned()),
+                unable: Vec::new(),
             }
         );
         assert_eq!(shell(&format!("{says} 1")), Outcome::failed());
         assert_eq!(shell("exit 77"), Outcome::failed());
+    }
+
+    #[test]
+    fn tests_that_had_nothing_to_test_on_are_not_among_those_that_passed() {
+        // nextest shows what a test wrote, set in, on standard error.
+        let outcome = shell(
+            "echo '    skipped: network namespaces need root' >&2; \
+             echo '     Summary [   0.1s] 4 tests run: 4 passed, 0 skipped' >&2",
+        );
+        assert_eq!(
+            outcome,
+            Outcome {
+                passed: 3,
+                failed: 0,
+                skipped: None,
+                unable: vec!["network namespaces need root".to_owned()],
+            }
+        );
     }
 
     #[test]
@@ -447,7 +473,8 @@ mod tests {
             Outcome {
                 passed: 1,
                 failed: 0,
-                skipped: None
+                skipped: None,
+                unable: Vec::new(),
             }
         );
         assert_eq!(
@@ -464,7 +491,8 @@ mod tests {
             Outcome {
                 passed: 3,
                 failed: 1,
-                skipped: None
+                skipped: None,
+                unable: Vec::new(),
             }
         );
         let outcome = shell("echo 'test result: FAILED. 3 passed; 2 failed'; exit 101");
@@ -473,7 +501,8 @@ mod tests {
             Outcome {
                 passed: 3,
                 failed: 2,
-                skipped: None
+                skipped: None,
+                unable: Vec::new(),
             }
         );
     }

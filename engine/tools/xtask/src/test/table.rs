@@ -30,11 +30,11 @@ pub(crate) fn render(rows: &[Row]) -> String {
             _ => "ok",
         };
         let Outcome { passed, failed, .. } = outcome;
-        let note = outcome
-            .skipped
-            .as_ref()
-            .map(|why| format!("  {why}"))
-            .unwrap_or_default();
+        let note = match (&outcome.skipped, &outcome.unable[..]) {
+            (Some(why), _) => format!("  {why}"),
+            (None, []) => String::new(),
+            (None, unable) => format!("  {} skipped: {}", unable.len(), unable.join("; ")),
+        };
         text += &format!(
             "{stage:<10} {result:<8} {passed:>7} {failed:>7} {:>7.1} s{note}\n",
             took.as_secs_f64()
@@ -69,14 +69,17 @@ mod tests {
                 passed,
                 failed,
                 skipped: skipped.map(str::to_owned),
+                unable: Vec::new(),
             },
             took: Duration::from_millis(1500),
         };
-        let rows = [
+        let mut rows = [
             row("fmt", 1, 0, None),
             row("deny", 0, 0, Some("not installed")),
             row("test", 120, 2, None),
+            row("doc", 7, 0, None),
         ];
+        rows[3].outcome.unable = vec!["no root".to_owned(), "no `ip`".to_owned()];
         let text = render(&rows);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[2], "fmt        ok             1       0     1.5 s");
@@ -85,6 +88,10 @@ mod tests {
             "deny       skipped        0       0     1.5 s  not installed"
         );
         assert_eq!(lines[4], "test       FAILED       120       2     1.5 s");
-        assert_eq!(lines.last(), Some(&"121 passed, 2 failed"));
+        assert_eq!(
+            lines[5],
+            "doc        ok             7       0     1.5 s  2 skipped: no root; no `ip`"
+        );
+        assert_eq!(lines.last(), Some(&"128 passed, 2 failed"));
     }
 }
