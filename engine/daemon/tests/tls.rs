@@ -29,14 +29,25 @@ impl Pki {
     }
 
     fn issue(&self, name: &str, address: SocketAddr, engine: bool, days: u32) -> Files {
+        let validity = Validity {
+            to: SystemTime::now() + days * DAY + DAY / 2,
+            ..Validity::days(1)
+        };
+        self.issue_for(name, address, engine, validity)
+    }
+
+    fn issue_for(
+        &self,
+        name: &str,
+        address: SocketAddr,
+        engine: bool,
+        validity: Validity,
+    ) -> Files {
         let asked = Request {
             name: name.to_owned(),
             addresses: vec![address.ip().to_string()],
             engine,
-            validity: Validity {
-                to: SystemTime::now() + days * DAY + DAY / 2,
-                ..Validity::days(1)
-            },
+            validity,
         };
         let pair = Pair::of(self.dir.path(), name);
         write_pair(&pair, &self.authority.issue(&asked).unwrap(), true).unwrap();
@@ -141,6 +152,20 @@ fn engines_of_one_authority_form_a_group_and_a_stranger_stays_outside() {
         .unwrap_err()
         .to_string();
     assert!(refused.contains("it requires TLS"), "{refused}");
+    // And one whose certificate has run out, or is another authority's.
+    let over = Validity {
+        from: SystemTime::now() - 2 * DAY,
+        to: SystemTime::now() - DAY,
+    };
+    let bob = ours.issue_for("bob", addresses[0], false, over);
+    let mut eve = theirs.issue("eve", addresses[0], false, 1);
+    eve.ca = ours.dir.path().join("ca.pem");
+    for (files, says) in [(bob, "has expired"), (eve, "not issued by its authority")] {
+        let identity = Identity::load(files).unwrap();
+        let refused = obj_client::Engine::connect_as(&address, Some(identity));
+        let refused = refused.map(drop).unwrap_err().to_string();
+        assert!(refused.contains(says), "{refused}");
+    }
 }
 
 #[test]
