@@ -3,6 +3,7 @@
 //! Caller and callee have a core each and poll, as engines under load do; the connection is the kernel's loopback. Bulk goes in
 //! pieces of 1 MiB, four under way, from and into DMA buffers. `engine/bench/examples/tonic_peer.rs` measures the same with gRPC.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use engine_rpc::{
 };
 use rpc_tls::{Files, Identity};
 use serde::Serialize;
-use spdk_env::{Clock, DmaPool};
+use spdk_env::{Clock, DmaBuf, DmaPool};
 
 use crate::histogram::{Histogram, Latency};
 use crate::lane::Lanes;
@@ -25,12 +26,15 @@ const MODULE: u8 = 100;
 const ECHO: Opcode = Opcode::new(MODULE, 1, 0);
 const PUSH: Opcode = Opcode::new(MODULE, 1, 1);
 const PULL: Opcode = Opcode::new(MODULE, 1, 2);
+const TAKE: Opcode = Opcode::new(MODULE, 1, 3);
 /// Bytes of a small call's message, and of its answer.
 const SMALL: usize = 64;
 /// Bytes of one piece of bulk data.
 const PIECE: usize = 1 << 20;
 /// Pieces under way.
 const WINDOW: usize = 4;
+/// Bytes that one request offers.
+const OFFER: usize = 64 << 20;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// What was measured.
@@ -44,6 +48,8 @@ pub struct Report {
     pub push_mib_per_s: f64,
     /// Data of answers, MiB per second.
     pub pull_mib_per_s: f64,
+    /// Data that requests offer and the callee takes in pieces, MiB per second.
+    pub take_mib_per_s: f64,
 }
 
 impl Report {
@@ -59,6 +65,11 @@ impl Report {
             same("echo_p99_us", self.echo_us.p99),
             same("push_mib_per_s", self.push_mib_per_s),
             same("pull_mib_per_s", self.pull_mib_per_s),
+            Figure {
+                name: "take_mib_per_s",
+                value: self.take_mib_per_s,
+                peer_name: "push_mib_per_s",
+            },
         ]
     }
 }
@@ -102,12 +113,13 @@ pub fn run(seconds: f64, certificates: Option<PathBuf>) -> Result<Report> {
     server.close();
     drop(caller);
     lanes.stop()?;
-    let (echo, push_mib_per_s, pull_mib_per_s) = measured?;
+    let (echo, [push_mib_per_s, pull_mib_per_s, take_mib_per_s]) = measured?;
     Ok(Report {
         tls,
         echo_us: echo.latency(1.0),
         push_mib_per_s,
         pull_mib_per_s,
+        take_mib_per_s,
     })
 }
 
@@ -139,20 +151,41 @@ fn registry() -> Result<Registry> {
         let piece = source.get().map(|buffer| (buffer, PIECE));
         request.reply(0, b"", piece);
     };
+    let take = |request: Request| request.serve_in_ult("take", take);
     let entries = vec![
         HandlerEntry::new(ECHO.index(), "echo", Arc::new(echo)),
         HandlerEntry::new(PUSH.index(), "push", Arc::new(push)),
         HandlerEntry::new(PULL.index(), "pull", Arc::new(pull)),
+        HandlerEntry::new(TAKE.index(), "take", Arc::new(take)),
     ];
     registry.register_protocol(MODULE, 1, entries)?;
     Ok(registry)
+}
+
+/// Takes all that is offered, `WINDOW` pieces under way.
+async fn take(request: Request) {
+    let pieces = request.offered() / PIECE as u64;
+    let piece = |nr: u64| request.pull(nr * PIECE as u64, PIECE);
+    let mut under_way: VecDeque<_> = (0..pieces.min(WINDOW as u64)).map(piece).collect();
+    let mut next = under_way.len() as u64;
+    while let Some(first) = under_way.pop_front() {
+        if let Err(der) = first.await {
+            drop(under_way);
+            return request.reply_error(der);
+        }
+        if next < pieces {
+            under_way.push_back(piece(next));
+            next += 1;
+        }
+    }
+    request.reply(0, b"", None);
 }
 
 async fn measure(
     addr: SocketAddr,
     security: Option<Security>,
     seconds: f64,
-) -> Result<(Histogram, f64, f64)> {
+) -> Result<(Histogram, [f64; 3])> {
     let ns = (seconds * 1e9) as u64;
     let memory = BulkPools::new(&[BulkClass {
         buffer_len: PIECE,
@@ -175,7 +208,19 @@ async fn measure(
     })
     .await?;
     let pull = stream(&tcp, PULL, ns, || None).await?;
-    Ok((echo, push, pull))
+    let (offer, start, mut bytes) = (Arc::new(DmaBuf::alloc(OFFER)?), clock.now(), 0);
+    while clock.now() - start < ns || bytes == 0 {
+        let call = tcp.call_offering(0, TAKE, Vec::new(), Arc::clone(&offer));
+        call.await?.into_result()?;
+        bytes += OFFER;
+    }
+    let take = rate(bytes as u64, clock.now() - start);
+    Ok((echo, [push, pull, take]))
+}
+
+/// MiB per second.
+fn rate(bytes: u64, ns: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20) / (ns as f64 / 1e9)
 }
 
 /// Keeps `WINDOW` calls under way, each with a piece of data there or back; MiB per second.
@@ -183,11 +228,11 @@ async fn stream(
     tcp: &TcpTransport,
     opcode: Opcode,
     ns: u64,
-    piece: impl Fn() -> Option<(spdk_env::DmaBuf, usize)>,
+    piece: impl Fn() -> Option<(DmaBuf, usize)>,
 ) -> Result<f64> {
     let clock = Clock::tsc();
     let call = || tcp.call(0, opcode, Vec::new(), piece());
-    let mut under_way: std::collections::VecDeque<_> = (0..WINDOW).map(|_| call()).collect();
+    let mut under_way: VecDeque<_> = (0..WINDOW).map(|_| call()).collect();
     let (start, mut pieces) = (clock.now(), 0u64);
     while let Some(first) = under_way.pop_front() {
         let reply = first.await?.into_result()?;
@@ -199,8 +244,7 @@ async fn stream(
             under_way.push_back(call());
         }
     }
-    let seconds = (clock.now() - start) as f64 / 1e9;
-    Ok((pieces * PIECE as u64) as f64 / (1 << 20) as f64 / seconds)
+    Ok(rate(pieces * PIECE as u64, clock.now() - start))
 }
 
 #[cfg(test)]
@@ -211,6 +255,6 @@ mod tests {
             return;
         }
         let report = super::run(0.02, None).unwrap();
-        assert!(report.push_mib_per_s > 0.0 && report.pull_mib_per_s > 0.0 && !report.tls);
+        assert!(report.push_mib_per_s > 0.0 && report.take_mib_per_s > 0.0 && !report.tls);
     }
 }

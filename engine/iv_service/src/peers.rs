@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use daos_errno::Der;
 use engine_iv::{Body, Message, NsId, Rank};
-use engine_rpc::{Again, HandlerEntry, Opcode, RankCall, Ranks, RegisterError, Registry, Request};
+use engine_rpc::{HandlerEntry, Opcode, RankCall, Ranks, RegisterError, Registry, Request};
 use engine_tls::TypedKey;
 use spdk_thread::Thread;
 
@@ -166,13 +166,11 @@ impl Peers {
             let result = match wire::bulk(question.long.as_deref()) {
                 Err(der) => Err(der),
                 Ok(bulk) => {
+                    let opcode = Opcode::new(IV_MODULE, VERSION, kind as u16);
+                    let limit = Duration::from_nanos(budget).min(LONGEST);
                     let call = RankCall {
-                        tag: 0,
-                        opcode: Opcode::new(IV_MODULE, VERSION, kind as u16),
-                        body: question.body,
                         bulk,
-                        limit: Duration::from_nanos(budget).min(LONGEST),
-                        again: Again::No,
+                        ..RankCall::new(opcode, question.body, limit)
                     };
                     ranks
                         .call(to, call)

@@ -24,6 +24,7 @@ use crate::group::{self, Admitted, Duplicates, Links};
 use crate::home::{Control, Home, Message};
 use crate::log_gate::LogGate;
 use crate::metrics::Metrics;
+use crate::pull::Ticket;
 use crate::queue::Queue;
 use crate::registry::{Found, Gather, Registry, View};
 use crate::request::{Answer, Request, Slot};
@@ -345,6 +346,19 @@ impl Endpoint {
         }
     }
 
+    /// A handler wants data that a request offers which came in here.
+    pub(crate) fn pull(&self, ticket: Arc<Ticket>) {
+        self.metrics.pulls.increment(1);
+        let session = match ticket.slot {
+            Slot::Session(key) => self.sessions.borrow().get(key).cloned(),
+            Slot::Call(_) => None,
+        };
+        match session {
+            Some(session) => session.pull(ticket),
+            None => ticket.finish(Err(Der::UNREACH)),
+        }
+    }
+
     /// Hands a request to its handler.
     pub(crate) fn run(&self, handler: &Found, request: Request) {
         if self.phase.get() == Phase::Closed {
@@ -547,6 +561,7 @@ impl Endpoint {
         match message {
             Message::Request(request) => self.serve(request),
             Message::Answer(slot, answer) => self.deliver(slot, answer),
+            Message::Pull(ticket) => self.pull(ticket),
             Message::Adopt(connection) => adopt(self, connection),
             Message::Control(Control::Drain { timeout_ns, done }) => {
                 self.phase.set(Phase::Draining.max_of(self.phase.get()));

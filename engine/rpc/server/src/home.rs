@@ -7,13 +7,14 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 
 use daos_errno::Der;
 use spdk_ring::mpsc::{self, Receiver, Sender, TrySendError};
 
 use crate::fabric::ConnectionPermit;
+use crate::pull::Ticket;
 use crate::request::{Answer, Request, Slot};
 
 /// What xstreams send each other.
@@ -23,6 +24,8 @@ pub(crate) enum Message {
     Request(Request),
     /// The answer to a request that came in at the receiver.
     Answer(Slot, Answer),
+    /// A handler wants data that a request offers which came in at the receiver.
+    Pull(Arc<Ticket>),
     /// A connection that has said HELLO for the receiver's tag.
     Adopt(NewConnection),
     /// Control: drain or close.
@@ -115,6 +118,15 @@ impl Home {
         match message {
             Message::Request(request) => Some((request, der)),
             _ => unreachable!("the ring gives back what it was given"),
+        }
+    }
+
+    /// For pulls. One that cannot be taken fails as a request does.
+    pub(crate) fn post_pull(&self, ticket: Arc<Ticket>) {
+        match self.ring.try_send(Message::Pull(Arc::clone(&ticket))) {
+            Ok(()) => self.wake(),
+            Err(TrySendError::Full(_)) => ticket.finish(Err(Der::OVERLOAD_RETRY)),
+            Err(TrySendError::Closed(_)) => ticket.finish(Err(Der::SHUTDOWN)),
         }
     }
 

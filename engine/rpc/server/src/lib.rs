@@ -18,6 +18,7 @@
 //! | `server`, `drain` | start, drain, close |
 //! | `endpoint`, `home`, `fabric` | one xstream's side; what others reach of it; what all share |
 //! | `tcp` | sockets: listener, handshake, connection in, connection out |
+//! | `pull` | data that requesters offer and handlers take in parts |
 //! | `queue` | requests that wait for the scheduler |
 //! | `security` | which connections are encrypted |
 //! | `group` | other engines, by rank |
@@ -37,6 +38,7 @@ mod home;
 mod log_gate;
 mod metrics;
 mod options;
+mod pull;
 mod queue;
 mod registry;
 mod request;
@@ -54,6 +56,7 @@ pub use group::{
     Presence, RankCall, Ranks, Seen, register,
 };
 pub use options::{BulkClass, Options, SlowHook};
+pub use pull::PullFuture;
 pub use registry::{
     Gather, HandlerEntry, MAX_MODULE_ID, MAX_VERSIONS, ProtocolInfo, RegisterError, Registry,
     RpcHandler,

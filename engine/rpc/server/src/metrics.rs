@@ -24,6 +24,8 @@ pub(crate) struct Metrics {
     pub received_bytes: Counter,
     pub sent_bytes: Counter,
     pub damaged: Counter,
+    /// Parts of offered data that handlers asked for.
+    pub pulls: Counter,
     /// Connections that got no owner.
     pub refused: Counter,
     /// Calls from engine to engine: begun, failed without an answer, sent again; connections begun for them.
@@ -60,6 +62,7 @@ impl Metrics {
             received_bytes: counter("keel_rpc_received_bytes_total", &labels),
             sent_bytes: counter("keel_rpc_sent_bytes_total", &labels),
             damaged: counter("keel_rpc_damaged_frames_total", &labels),
+            pulls: counter("keel_rpc_pulls_total", &labels),
             refused: counter("keel_rpc_refused_connections_total", &labels),
             rank_calls: counter("keel_rpc_rank_calls_total", &labels),
             rank_failures: counter("keel_rpc_rank_failures_total", &labels),

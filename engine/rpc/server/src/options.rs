@@ -30,6 +30,9 @@ pub struct Options {
     pub max_handshakes: usize,
     /// Unanswered requests of one connection; further ones stay in its socket.
     pub max_in_flight_per_connection: usize,
+    /// Parts of offered data on their way over one connection; further pulls wait for these. Each has its buffer of `bulk` before the
+    /// requester is asked.
+    pub max_pulls_per_connection: usize,
     /// Unanswered requests of all connections of one xstream; at the bound it reads none of its sockets.
     pub max_in_flight: usize,
     /// Bytes of request bodies held by one xstream; at the bound it reads none of its sockets.
@@ -45,7 +48,7 @@ pub struct Options {
     /// From accepting a connection to its HELLO; then it is closed.
     pub handshake_timeout: Duration,
     /// From the first byte of a frame to its last, not counting time in which the engine itself did not read; then the
-    /// connection is closed.
+    /// connection is closed. As long may nothing come at all while offered data was asked for.
     pub frame_timeout: Duration,
     /// Time without progress while replies wait for the peer to read; then the connection is closed.
     pub write_timeout: Duration,
@@ -65,6 +68,7 @@ impl Default for Options {
             max_connections: 1024,
             max_handshakes: 64,
             max_in_flight_per_connection: 128,
+            max_pulls_per_connection: 8,
             max_in_flight: 4096,
             max_body_bytes: 64 << 20,
             max_queued_reply_bytes: 16 << 20,

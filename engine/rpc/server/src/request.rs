@@ -12,6 +12,7 @@ use spdk_env::DmaBuf;
 use crate::bulk::Bulk;
 use crate::endpoint;
 use crate::home::{Home, Message};
+use crate::pull::{Offered, PullFuture, Ticket};
 
 /// Who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +91,14 @@ impl Route {
             None => self.home.post_answer(Message::Answer(self.slot, answer)),
         }
     }
+
+    /// The same way, for data that the request offers.
+    fn pull(&self, ticket: Arc<Ticket>) {
+        match endpoint::on_this_os_thread(&self.home) {
+            Some(endpoint) => endpoint.pull(ticket),
+            None => self.home.post_pull(ticket),
+        }
+    }
 }
 
 /// One request. It belongs to its handler, which answers it once, now or later, from any xstream of the engine;
@@ -98,6 +107,7 @@ pub struct Request {
     info: Info,
     body: Vec<u8>,
     bulk: Option<Bulk>,
+    offered: Option<Offered>,
     route: Option<Route>,
     /// From its kick by the scheduler on.
     ticket: Option<ServiceTicket>,
@@ -109,9 +119,16 @@ impl Request {
             info,
             body,
             bulk,
+            offered: None,
             route: Some(route),
             ticket: None,
         }
+    }
+
+    /// The requester has data that it does not send by itself.
+    pub(crate) fn offering(mut self, offered: Option<Offered>) -> Request {
+        self.offered = offered;
+        self
     }
 
     pub(crate) fn info(&self) -> &Info {
@@ -193,6 +210,48 @@ impl Request {
     /// while it is held, the engine takes in less.
     pub fn take_bulk(&mut self) -> Option<(DmaBuf, usize)> {
         self.bulk.take().map(Bulk::into_pair)
+    }
+
+    /// Bytes that the requester offers instead of sending them; 0: none. They are there until the request is answered.
+    pub fn offered(&self) -> u64 {
+        self.offered.as_ref().map_or(0, Offered::bytes)
+    }
+
+    /// Takes `len` bytes from `offset` of what the requester offers into a buffer of the bounded pool (its `len` is theirs), as soon as
+    /// one is free. Any number of parts may be under way; how many of them the requester is asked for at a time is bounded. From any
+    /// xstream. Dropped, or ended with the request's ULT when the request is taken back, it leaves nothing behind. Whoever keeps a part
+    /// while it waits for another keeps others waiting: use it and let it go.
+    ///
+    /// The future's errors: INVAL (nothing is offered there), OVERFLOW (longer than any buffer), OVERLOAD_RETRY (too many wait),
+    /// CANCELED (the request was taken back), UNREACH (its connection broke), CSUM (damaged on the way), SHUTDOWN, UNINIT (not on an
+    /// xstream); NONEXIST or what else a requester says that does not keep to its offer.
+    pub fn pull(&self, offset: u64, len: usize) -> PullFuture {
+        let (Some(offered), Some(route)) = (&self.offered, &self.route) else {
+            return PullFuture::failed(Der::INVAL);
+        };
+        let Some(here) = endpoint::current() else {
+            return PullFuture::failed(Der::UNINIT);
+        };
+        let end = offset.checked_add(len as u64);
+        if len == 0 || end.is_none_or(|end| end > offered.bytes()) {
+            return PullFuture::failed(Der::INVAL);
+        }
+        let memory = &here.fabric().bulk;
+        if len > memory.max_len() {
+            return PullFuture::failed(Der::OVERFLOW);
+        }
+        match offered {
+            Offered::Here(data) => {
+                let start = offset as usize;
+                PullFuture::copied(Arc::clone(data), start..start + len, memory.clone())
+            }
+            Offered::There(_) => {
+                let part = (offset, len as u32);
+                let (future, ticket) = PullFuture::asked(route.slot, self.info.request_id, part);
+                route.pull(ticket);
+                future
+            }
+        }
     }
 
     /// Answers: `status` 0 or a negative DAOS error number, `body` the module's message, `bulk` a buffer and how many

@@ -85,6 +85,14 @@ impl<T> Table<T> {
         self.max = max;
     }
 
+    pub(crate) fn is_full(&self) -> bool {
+        self.slab.len() >= self.max
+    }
+
+    pub(crate) fn into_values(self) -> impl Iterator<Item = T> {
+        self.slab.into_iter().map(|(_, (_, value))| value)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slab.len()
     }

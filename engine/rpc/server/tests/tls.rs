@@ -13,6 +13,7 @@ use engine_rpc::{
     BulkClass, BulkPools, ConnectError, Group, Member, Membership, RankCall, Ranks, Security,
     TcpTransport, Transport,
 };
+use harness::taking::TAKE;
 use harness::{ECHO, Engine, frame, hello, pattern, raw, read_frame};
 use rpc_tls::{Files, Identity, TlsError};
 use rpc_wire::{Client, ClientError, ClientOptions, HelloRequest, Opcode, PROTOCOL};
@@ -145,6 +146,9 @@ fn engines_and_clients_speak_with_any_amount_of_data() {
             assert!(client.recv().unwrap().1.bulk.as_deref() == Some(&data[..]));
         }
     }
+    let crc = crc32c::crc32c(&data).to_le_bytes();
+    let taken = client.call_offering(TAKE, b"", &data).unwrap();
+    assert_eq!((taken.status, &taken.body[..]), (0, &crc[..]));
     for i in 0..1000u32 {
         client.send(ECHO, &i.to_le_bytes(), None).unwrap();
     }
@@ -192,34 +196,12 @@ fn without_tls_nobody_gets_in_and_everybody_hears_why() {
         "{refused}"
     );
 
-    let text = client(&plain, pki.issue("alice", false))
-        .map(drop)
-        .unwrap_err();
-    assert!(
-        matches!(
-            &text,
-            ClientError::Tls {
-                error: TlsError::Plaintext,
-                ..
-            }
-        ),
-        "{text}"
-    );
-    assert!(
-        text.to_string().contains(&plain.addr().to_string()),
-        "{text}"
-    );
-    let text = connect(&strict, &plain, Some(pki.security("a"))).unwrap_err();
-    assert!(
-        matches!(
-            &text,
-            ConnectError::Tls {
-                error: TlsError::Plaintext,
-                ..
-            }
-        ),
-        "{text}"
-    );
+    let refused = client(&plain, pki.issue("alice", false));
+    let text = refused.as_ref().map(drop).unwrap_err().to_string();
+    assert!(text.contains(&plain.addr().to_string()), "{text}");
+    assert_eq!(refusal(refused), TlsError::Plaintext);
+    let refused = connect(&strict, &plain, Some(pki.security("a")));
+    assert_eq!(refusal(refused), TlsError::Plaintext);
     // Both serve on.
     client(&strict, pki.issue("alice", false)).unwrap();
     plain.client(1).call(ECHO, b"x", None).unwrap();
@@ -249,48 +231,54 @@ fn within_the_machine_and_while_not_required_both_are_taken() {
     connect(&exempt, &plain, Some(change(true, false))).unwrap();
 }
 
+/// Why an engine and a client, or two engines, do not come together.
+#[track_caller]
+fn refusal(error: impl Into<NotMade>) -> TlsError {
+    match error.into() {
+        NotMade::Client(ClientError::Tls { error, .. })
+        | NotMade::Engine(ConnectError::Tls { error, .. }) => error,
+        other => panic!("not for TLS: {other:?}"),
+    }
+}
+
+#[derive(Debug)]
+enum NotMade {
+    Client(ClientError),
+    Engine(ConnectError),
+}
+
+impl From<Result<Client, ClientError>> for NotMade {
+    fn from(result: Result<Client, ClientError>) -> NotMade {
+        NotMade::Client(result.map(drop).unwrap_err())
+    }
+}
+
+impl From<Result<(), ConnectError>> for NotMade {
+    fn from(result: Result<(), ConnectError>) -> NotMade {
+        NotMade::Engine(result.unwrap_err())
+    }
+}
+
 #[test]
-fn certificates_that_do_not_fit_are_refused_on_both_sides() {
+fn certificates_of_another_authority_are_refused_on_both_sides() {
     let (ours, theirs) = (Pki::new(), Pki::new());
     let served = engine(ours.security("a"));
-    let error = client(&served, theirs.issue("eve", false))
-        .map(drop)
-        .unwrap_err();
-    assert!(
-        matches!(
-            &error,
-            ClientError::Tls {
-                error: TlsError::UnknownAuthority,
-                ..
-            }
-        ),
-        "{error}"
-    );
-
+    let why = refusal(client(&served, theirs.issue("eve", false)));
+    assert_eq!(why, TlsError::UnknownAuthority);
     // She knows our authority, and ours does not know her.
     let mut files = theirs.files("eve", false, "127.0.0.1", Validity::days(1));
     files.ca = ours.directory.path().join("ca.pem");
-    let error = client(&served, Identity::load(files).unwrap())
-        .map(drop)
-        .unwrap_err();
-    let text = error.to_string();
+    let why = refusal(client(&served, Identity::load(files).unwrap()));
+    assert!(matches!(why, TlsError::Refused(_)), "{why}");
     assert!(
-        matches!(
-            error,
-            ClientError::Tls {
-                error: TlsError::Refused(_),
-                ..
-            }
-        ),
-        "{text}"
+        why.to_string().contains("not issued by its authority"),
+        "{why}"
     );
-    assert!(text.contains("not issued by its authority"), "{text}");
-
     client(&served, ours.issue("alice", false)).unwrap();
 }
 
 #[test]
-fn certificates_that_expired_or_are_for_another_address_are_refused() {
+fn expired_certificates_are_refused_on_both_sides() {
     let ours = Pki::new();
     let served = engine(ours.security("a"));
     let now = SystemTime::now();
@@ -299,39 +287,27 @@ fn certificates_that_expired_or_are_for_another_address_are_refused() {
         to: now - DAY,
     };
     let old = Identity::load(ours.files("old", true, "127.0.0.1", over)).unwrap();
-    let error = client(&served, old.clone()).map(drop).unwrap_err();
-    assert!(error.to_string().contains("has expired"), "{error}");
+    let why = refusal(client(&served, old.clone()));
+    assert!(why.to_string().contains("has expired"), "{why}");
     let expired = engine(strict(old));
-    let error = connect(&served, &expired, Some(ours.security("a"))).unwrap_err();
-    assert!(
-        matches!(
-            &error,
-            ConnectError::Tls {
-                error: TlsError::Expired(Some(_)),
-                ..
-            }
-        ),
-        "{error}"
-    );
+    let why = refusal(connect(&served, &expired, Some(ours.security("a"))));
+    assert!(matches!(why, TlsError::Expired(Some(_))), "{why}");
+    client(&served, ours.issue("alice", false)).unwrap();
+}
 
+#[test]
+fn a_certificate_for_another_address_is_refused_by_engines_and_clients() {
+    let ours = Pki::new();
+    let served = engine(ours.security("a"));
     let away = Identity::load(ours.files("b", true, "10.9.8.7", Validity::days(1))).unwrap();
     let elsewhere = engine(strict(away));
-    let error = connect(&served, &elsewhere, Some(ours.security("a"))).unwrap_err();
-    assert!(error.to_string().contains("10.9.8.7"), "{error}");
-    let error = client(&elsewhere, ours.issue("alice", false))
-        .map(drop)
-        .unwrap_err();
-    assert!(
-        matches!(
-            &error,
-            ClientError::Tls {
-                error: TlsError::Name { .. },
-                ..
-            }
-        ),
-        "{error}"
-    );
-    // None of this has hurt it.
+    for why in [
+        refusal(connect(&served, &elsewhere, Some(ours.security("a")))),
+        refusal(client(&elsewhere, ours.issue("alice", false))),
+    ] {
+        assert!(matches!(why, TlsError::Name { .. }), "{why}");
+        assert!(why.to_string().contains("10.9.8.7"), "{why}");
+    }
     client(&served, ours.issue("alice", false)).unwrap();
 }
 

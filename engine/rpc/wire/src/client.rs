@@ -12,9 +12,10 @@ use rustix::event::PollFlags;
 use crate::Opcode;
 use crate::channel::Channel;
 use crate::client_error::ClientError;
-use crate::decoder::{Buffers, Damage, Decoder, Frame, Step};
-use crate::header::{Header, MAX_BODY, MAX_BULK};
+use crate::decoder::{Buffers, Damage, Decoder, Frame, Grant, Step};
+use crate::header::{FLAG_OFFER, FLAG_RESPONSE, Header, MAX_BODY, MAX_BULK};
 use crate::hello::{HelloReply, HelloRequest, PROTOCOL};
+use crate::offer::{Offer, Pull};
 use crate::outgoing::Outgoing;
 use crate::versions::Versions;
 
@@ -93,6 +94,8 @@ pub struct Client {
     decoder: Decoder<Vec<u8>>,
     memory: Memory,
     ready: VecDeque<(u64, Result<Reply, ClientError>)>,
+    /// What the engine asks for of the data that a request offers, and the request.
+    pulls: VecDeque<(u64, Pull)>,
     broken: bool,
 }
 
@@ -128,6 +131,7 @@ impl Client {
                 targets: 0,
                 max_in_flight: 1,
                 max_bulk: 0,
+                max_pulls: 0,
             },
             tag,
             next_id: 1,
@@ -135,6 +139,7 @@ impl Client {
             decoder: Decoder::new(READ_AHEAD),
             memory: Memory::default(),
             ready: VecDeque::new(),
+            pulls: VecDeque::new(),
             broken: false,
         };
         client.hello = client.greet(&name)?;
@@ -203,8 +208,38 @@ impl Client {
         bulk: Option<&[u8]>,
         enqueue_id: u64,
     ) -> Result<Reply, ClientError> {
-        let id = self.start(self.tag, opcode.into(), body, bulk, enqueue_id)?;
+        let bulk = bulk.unwrap_or_default();
+        let id = self.start(self.tag, opcode.into(), (body, bulk), 0, enqueue_id)?;
+        self.wait_for(id, &[])
+    }
+
+    /// One request that offers `data`, of any length, instead of carrying it: the engine's handler asks for the parts that it wants,
+    /// when it has room for them, while this waits for the reply.
+    ///
+    /// # Errors
+    /// [`ClientError::NoOffers`]: nothing was sent.
+    pub fn call_offering(
+        &mut self,
+        opcode: impl Into<Opcode>,
+        body: &[u8],
+        data: &[u8],
+    ) -> Result<Reply, ClientError> {
+        if self.hello.max_pulls == 0 {
+            return Err(ClientError::NoOffers);
+        }
+        let mut told = body.to_vec();
+        Offer {
+            bytes: data.len() as u64,
+        }
+        .put(&mut told);
+        let id = self.start(self.tag, opcode.into(), (&told, &[]), FLAG_OFFER, 0)?;
+        self.wait_for(id, data)
+    }
+
+    /// The reply to one request, of whose `data` the engine may ask for parts meanwhile.
+    fn wait_for(&mut self, id: u64, data: &[u8]) -> Result<Reply, ClientError> {
         loop {
+            self.answer_pulls(id, data)?;
             if let Some(at) = self.ready.iter().position(|(ready, _)| *ready == id) {
                 return self
                     .ready
@@ -250,18 +285,17 @@ impl Client {
         body: &[u8],
         bulk: Option<&[u8]>,
     ) -> Result<u64, ClientError> {
-        self.start(tag, opcode.into(), body, bulk, 0)
+        self.start(tag, opcode.into(), (body, bulk.unwrap_or_default()), 0, 0)
     }
 
     fn start(
         &mut self,
         tag: u32,
         opcode: Opcode,
-        body: &[u8],
-        bulk: Option<&[u8]>,
+        (body, bulk): (&[u8], &[u8]),
+        flags: u16,
         enqueue_id: u64,
     ) -> Result<u64, ClientError> {
-        let bulk = bulk.unwrap_or_default();
         for (part, len, limit) in [
             ("body", body.len(), MAX_BODY),
             ("bulk", bulk.len(), MAX_BULK),
@@ -276,6 +310,7 @@ impl Client {
         let id = self.next_id;
         self.next_id += 1;
         let header = Header {
+            flags,
             opcode: opcode.0,
             tag,
             request_id: id,
@@ -404,7 +439,47 @@ impl Client {
         };
         self.decoder.filled(got);
         while let Step::Frame(frame) = self.decoder.next(&mut self.memory)? {
-            self.take_reply(frame)?;
+            match frame.header.opcode() {
+                Opcode::PULL if !frame.header.is_response() => self.take_pull(&frame)?,
+                _ => self.take_reply(frame)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn take_pull(&mut self, frame: &Frame<Vec<u8>>) -> Result<(), ClientError> {
+        let id = frame.header.request_id;
+        let pull = Pull::decode(&frame.body).filter(|_| frame.damage.is_none());
+        let most = self.hello.max_pulls as usize;
+        let pull = pull.filter(|_| self.pulls.len() < most);
+        self.pulls
+            .push_back((id, pull.ok_or(ClientError::Unexpected(id))?));
+        Ok(())
+    }
+
+    /// Answers all that the engine asked for of what request `id` offers.
+    fn answer_pulls(&mut self, id: u64, data: &[u8]) -> Result<(), ClientError> {
+        while let Some((offering, pull)) = self.pulls.pop_front() {
+            let part = match offering == id {
+                true => pull.range(data.len()).ok_or(Der::OVERFLOW),
+                false => Err(Der::NONEXIST),
+            };
+            let (status, range) = match part {
+                Ok(range) => (0, range),
+                Err(der) => (der.neg(), 0..0),
+            };
+            let header = Header {
+                flags: FLAG_RESPONSE,
+                opcode: Opcode::PULL.0,
+                tag: self.tag,
+                request_id: pull.number,
+                status,
+                ..Header::default()
+            };
+            let mut frame = Outgoing::new(header, &[][..], &data[range]);
+            while frame.remaining() > 0 || self.channel.has_unsent() {
+                self.step(Some(&mut frame))?;
+            }
         }
         Ok(())
     }
@@ -477,13 +552,13 @@ impl Memory {
 impl Buffers for Memory {
     type Bulk = Vec<u8>;
 
-    fn admit(&mut self, _: &Header) -> Option<Vec<u8>> {
-        Some(self.bodies.pop().unwrap_or_default())
+    fn admit(&mut self, _: &Header) -> Grant<Vec<u8>> {
+        Grant::Take(self.bodies.pop().unwrap_or_default())
     }
 
-    fn bulk(&mut self, header: &Header) -> Option<Vec<u8>> {
+    fn bulk(&mut self, header: &Header) -> Grant<Vec<u8>> {
         let mut bulk = self.bulks.pop().unwrap_or_default();
         bulk.resize(header.bulk_len as usize, 0);
-        Some(bulk)
+        Grant::Take(bulk)
     }
 }

@@ -10,8 +10,8 @@ use thiserror::Error;
 use crate::header::HeaderError;
 use crate::hello::PROTOCOL;
 
-/// An error of [`crate::Client`]. After any of them but [`ClientError::Damaged`] and [`ClientError::TooLong`] the
-/// connection is of no more use.
+/// An error of [`crate::Client`]. After any of them but [`ClientError::Damaged`], [`ClientError::TooLong`] and
+/// [`ClientError::NoOffers`] the connection is of no more use.
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// Nobody answered at the address.
@@ -114,6 +114,9 @@ pub enum ClientError {
         /// What is allowed.
         limit: usize,
     },
+    /// The engine does not know requests that offer data instead of carrying it.
+    #[error("the engine is older than offers of data: upgrade it, or send the data with requests")]
+    NoOffers,
     /// [`crate::Client::recv`] with nothing outstanding.
     #[error("no request is outstanding, so no reply can come")]
     NothingOutstanding,

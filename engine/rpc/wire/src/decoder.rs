@@ -15,12 +15,29 @@ pub trait Buffers {
     /// Memory of a bulk; at least as long as the `bulk_len` it was asked for.
     type Bulk: AsRef<[u8]> + AsMut<[u8]>;
 
-    /// Memory for the body of the frame that `header` starts (any capacity, content is dropped), or `None` to hold the
-    /// stream: the same frame is offered again at the next [`Decoder::next`].
-    fn admit(&mut self, header: &Header) -> Option<Vec<u8>>;
+    /// Memory for the body of the frame that `header` starts (any capacity, content is dropped).
+    fn admit(&mut self, header: &Header) -> Grant<Vec<u8>>;
 
-    /// Memory for the bulk of an admitted frame, or `None` to hold the stream. Asked only if `bulk_len` is not 0.
-    fn bulk(&mut self, header: &Header) -> Option<Self::Bulk>;
+    /// Memory for the bulk of an admitted frame. Asked only if `bulk_len` is not 0.
+    fn bulk(&mut self, header: &Header) -> Grant<Self::Bulk>;
+}
+
+/// What [`Buffers`] has for a part of a frame.
+#[derive(Debug)]
+pub enum Grant<T> {
+    /// This.
+    Take(T),
+    /// Nothing now: the stream is held, and asked again at the next [`Decoder::next`].
+    Hold,
+    /// Nothing: what is left of the frame is dropped as it comes ([`Step::Skipped`]).
+    Skip,
+}
+
+impl<T> Grant<T> {
+    /// Held unless there is something.
+    pub fn or_hold(found: Option<T>) -> Grant<T> {
+        found.map_or(Grant::Hold, Grant::Take)
+    }
 }
 
 /// Which part of a frame did not match its checksum.
@@ -50,6 +67,8 @@ pub struct Frame<K> {
 pub enum Step<K> {
     /// A frame.
     Frame(Frame<K>),
+    /// One that [`Buffers`] had no memory for has gone by.
+    Skipped(Header),
     /// More bytes are needed.
     NeedBytes,
     /// [`Buffers`] held the stream: read nothing until there is memory again.
@@ -73,6 +92,8 @@ enum State<K> {
     Admit(Header),
     Body(Partial<K>),
     Bulk(Partial<K>),
+    /// So many bytes of a frame are still to be dropped.
+    Skip(Header, usize),
     /// Framing is lost for good.
     Lost(HeaderError),
 }
@@ -154,12 +175,25 @@ impl<K: AsRef<[u8]> + AsMut<[u8]>> Decoder<K> {
                     return Err(error);
                 }
                 State::Admit(header) => match buffers.admit(&header) {
-                    Some(body) => State::Body(Partial::new(header, body)),
-                    None => {
+                    Grant::Take(body) => State::Body(Partial::new(header, body)),
+                    Grant::Skip => {
+                        State::Skip(header, header.body_len as usize + header.bulk_len as usize)
+                    }
+                    Grant::Hold => {
                         self.state = State::Admit(header);
                         return Ok(Step::Held);
                     }
                 },
+                State::Skip(header, mut left) => {
+                    let gone = left.min(self.end - self.start);
+                    self.start += gone;
+                    left -= gone;
+                    if left == 0 {
+                        return Ok(Step::Skipped(header));
+                    }
+                    self.state = State::Skip(header, left);
+                    return Ok(Step::NeedBytes);
+                }
                 State::Body(mut partial) => {
                     partial.pull_body(&self.ahead[self.start..self.end], &mut self.start);
                     if partial.got < partial.header.body_len as usize {
@@ -174,11 +208,18 @@ impl<K: AsRef<[u8]> + AsMut<[u8]>> Decoder<K> {
                         return Ok(Step::Frame(partial.finish()));
                     }
                     if partial.bulk.is_none() {
-                        partial.bulk = buffers.bulk(&partial.header);
-                    }
-                    if partial.bulk.is_none() {
-                        self.state = State::Bulk(partial);
-                        return Ok(Step::Held);
+                        match buffers.bulk(&partial.header) {
+                            Grant::Take(bulk) => partial.bulk = Some(bulk),
+                            Grant::Skip => {
+                                let header = partial.header;
+                                self.state = State::Skip(header, header.bulk_len as usize);
+                                continue;
+                            }
+                            Grant::Hold => {
+                                self.state = State::Bulk(partial);
+                                return Ok(Step::Held);
+                            }
+                        }
                     }
                     partial.pull_bulk(&self.ahead[self.start..self.end], &mut self.start);
                     if partial.got < partial.header.bulk_len as usize {

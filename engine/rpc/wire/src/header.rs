@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | 0 | 4 | magic "KRPC" |
 //! | 4 | 2 | header version |
-//! | 6 | 2 | flags: bit 0 = response, bit 1 = from an engine of the group: the body ends with a [`crate::Stamp`] |
+//! | 6 | 2 | flags: bit 0 = response, bit 1 = from an engine of the group: the body ends with a [`crate::Stamp`],
+//! |   |   | bit 2 = the requester has data that may be asked for: the body ends with a [`crate::Offer`], before a stamp |
 //! | 8 | 4 | opcode |
 //! | 12 | 4 | tag: 0 = system xstream, 1 + t = main xstream of target t |
 //! | 16 | 8 | request id, chosen by the requester, repeated in the response |
@@ -36,13 +37,15 @@ pub const HEADER_VERSION: u16 = 1;
 pub const FLAG_RESPONSE: u16 = 1;
 /// Flag of requests: the body ends with a [`crate::Stamp`], by which one engine of a group knows another.
 pub const FLAG_ENGINE: u16 = 2;
+/// Flag of requests: the body ends with a [`crate::Offer`], before a stamp.
+pub const FLAG_OFFER: u16 = 4;
 
 const CRC_AT: usize = 60;
 
 /// One frame's header. Lengths and checksums of body and bulk are set by [`Header::seal`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Header {
-    /// [`FLAG_RESPONSE`], [`FLAG_ENGINE`] or 0.
+    /// [`FLAG_RESPONSE`], [`FLAG_ENGINE`], [`FLAG_OFFER`]; 0.
     pub flags: u16,
     /// Opcode; responses repeat the request's.
     pub opcode: u32,
@@ -168,7 +171,7 @@ impl Header {
             return Err(HeaderError::Version(version));
         }
         let flags = u16_at(bytes, 6);
-        if flags & !(FLAG_RESPONSE | FLAG_ENGINE) != 0 {
+        if flags & !(FLAG_RESPONSE | FLAG_ENGINE | FLAG_OFFER) != 0 {
             return Err(HeaderError::Reserved(flags));
         }
         let header = Header {
@@ -268,7 +271,7 @@ mod tests {
     #[test]
     fn wrong_fields_are_named() {
         assert_eq!(resealed(|b| b[4] = 9), Err(HeaderError::Version(9)));
-        assert_eq!(resealed(|b| b[6] = 5), Err(HeaderError::Reserved(5)));
+        assert_eq!(resealed(|b| b[6] = 9), Err(HeaderError::Reserved(9)));
         let over = (MAX_BODY as u32) + 1;
         assert_eq!(
             resealed(|b| b[28..32].copy_from_slice(&over.to_le_bytes())),

@@ -28,6 +28,8 @@ pub struct HelloReply {
     pub max_in_flight: u32,
     /// Longest bulk of a request, bytes.
     pub max_bulk: u32,
+    /// Pulls under way on the connection at most; 0: the engine is older than them, and requests that offer data are not understood.
+    pub max_pulls: u32,
 }
 
 impl HelloRequest {
@@ -53,7 +55,7 @@ impl HelloRequest {
 
 impl HelloReply {
     /// Bytes of the body.
-    pub const LEN: usize = 16;
+    pub const LEN: usize = 20;
 
     /// The body.
     pub fn encode(&self) -> [u8; Self::LEN] {
@@ -62,6 +64,7 @@ impl HelloReply {
         put(&mut out, 1, self.targets);
         put(&mut out, 2, self.max_in_flight);
         put(&mut out, 3, self.max_bulk);
+        put(&mut out, 4, self.max_pulls);
         out
     }
 
@@ -72,6 +75,7 @@ impl HelloReply {
             targets: get(body, 1)?,
             max_in_flight: get(body, 2)?,
             max_bulk: get(body, 3)?,
+            max_pulls: get(body, 4).unwrap_or(0),
         })
     }
 }
@@ -101,6 +105,7 @@ mod tests {
             targets: 4,
             max_in_flight: 64,
             max_bulk: 1 << 22,
+            max_pulls: 8,
         };
         assert_eq!(HelloReply::decode(&reply.encode()), Some(reply));
     }
@@ -109,6 +114,8 @@ mod tests {
     fn short_bodies_are_refused_and_longer_ones_read() {
         assert_eq!(HelloRequest::decode(&[1, 0, 0, 0, 2, 0, 0]), None);
         assert_eq!(HelloReply::decode(&[0; 15]), None);
+        let older = HelloReply::decode(&[1; 16]).unwrap();
+        assert_eq!((older.max_bulk, older.max_pulls), (0x0101_0101, 0));
         assert_eq!(
             HelloRequest::decode(&[1, 0, 0, 0, 2, 0, 0, 0, 9]),
             Some(HelloRequest {

@@ -17,6 +17,7 @@
 //! | `header` | the 64 bytes, limits, what can be wrong with them |
 //! | `hello` | the first exchange on a connection |
 //! | `stamp` | what an engine adds to its calls to others of its group |
+//! | `offer` | bulk data that stays with the requester until it is asked for |
 //! | `versions` | which protocol versions an engine serves |
 //! | `decoder` | bytes to frames, incrementally, into the caller's buffers |
 //! | `outgoing` | one frame on its way out, without copying it together |
@@ -29,6 +30,7 @@ mod client_error;
 mod decoder;
 mod header;
 mod hello;
+mod offer;
 mod opcode;
 mod outgoing;
 mod stamp;
@@ -36,12 +38,13 @@ mod versions;
 
 pub use client::{Client, ClientOptions, Reply, Retry};
 pub use client_error::ClientError;
-pub use decoder::{Buffers, Damage, Decoder, Frame, Step};
+pub use decoder::{Buffers, Damage, Decoder, Frame, Grant, Step};
 pub use header::{
-    FLAG_ENGINE, FLAG_RESPONSE, HEADER_LEN, HEADER_VERSION, Header, HeaderError, MAGIC, MAX_BODY,
-    MAX_BULK,
+    FLAG_ENGINE, FLAG_OFFER, FLAG_RESPONSE, HEADER_LEN, HEADER_VERSION, Header, HeaderError, MAGIC,
+    MAX_BODY, MAX_BULK,
 };
 pub use hello::{HelloReply, HelloRequest, PROTOCOL};
+pub use offer::{Offer, Pull};
 pub use opcode::Opcode;
 pub use outgoing::Outgoing;
 pub use stamp::Stamp;

@@ -16,6 +16,8 @@ impl Opcode {
     pub const CANCEL: Opcode = Opcode(0xFF00_0002);
     /// Which protocol versions modules serve ([`crate::Versions`]).
     pub const VERSIONS: Opcode = Opcode(0xFF00_0003);
+    /// The engine asks the requester for data that one of its requests offers ([`crate::Pull`]).
+    pub const PULL: Opcode = Opcode(0xFF00_0004);
 
     /// An opcode of its three parts.
     pub const fn new(module: u8, version: u8, index: u16) -> Opcode {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use daos_errno::Der;
 use rpc_wire::{
-    Client, ClientError, ClientOptions, FLAG_RESPONSE, HEADER_LEN, Header, HelloReply,
-    HelloRequest, Opcode, Outgoing, PROTOCOL,
+    Client, ClientError, ClientOptions, FLAG_OFFER, FLAG_RESPONSE, HEADER_LEN, Header, HelloReply,
+    HelloRequest, Offer, Opcode, Outgoing, PROTOCOL, Pull,
 };
 
 const ECHO: Opcode = Opcode::new(4, 1, 1);
@@ -55,6 +55,7 @@ fn greet(socket: &mut TcpStream, max_in_flight: u32) -> HelloRequest {
         targets: 4,
         max_in_flight,
         max_bulk: 1 << 22,
+        max_pulls: 2,
     };
     socket
         .write_all(&frame(&header, 0, &hello.encode(), b""))
@@ -101,6 +102,93 @@ fn call_carries_everything_both_ways() {
     assert_eq!(reply.bulk, None);
     assert_eq!(reply.into_result(), Err(Der::NOSPACE));
     assert_eq!(client.outstanding(), 0);
+    server.join().unwrap();
+}
+
+/// What an engine asks for of what request `id` offers.
+fn pull(id: u64, pull: &Pull) -> Vec<u8> {
+    let header = Header {
+        opcode: Opcode::PULL.0,
+        request_id: id,
+        ..Header::default()
+    };
+    let body = pull.encode();
+    let frame = Outgoing::new(header, &body[..], b"");
+    frame.slices().flat_map(|slice| slice.to_vec()).collect()
+}
+
+#[test]
+fn offered_data_leaves_when_it_is_asked_for_and_only_what_is_there() {
+    let (addr, server) = peer(|mut socket| {
+        greet(&mut socket, 8);
+        let (header, mut body, bulk) = read_frame(&mut socket).unwrap();
+        assert_eq!((header.flags, bulk.len()), (FLAG_OFFER, 0));
+        assert_eq!(Offer::take(&mut body), Some(Offer { bytes: 3 << 20 }));
+        assert_eq!(body, b"body");
+        let mut ask = |id, number, offset, len| {
+            let asked = Pull {
+                number,
+                offset,
+                len,
+            };
+            socket.write_all(&pull(id, &asked)).unwrap();
+            let (header, _, bulk) = read_frame(&mut socket).unwrap();
+            let kind = (header.flags, header.opcode(), header.request_id);
+            assert_eq!(kind, (FLAG_RESPONSE, Opcode::PULL, number));
+            (header.status, bulk)
+        };
+        let id = header.request_id;
+        assert_eq!(ask(id, 9, 1 << 20, 2 << 20), (0, vec![0xAB; 2 << 20]));
+        let outside = (Der::OVERFLOW.neg(), Vec::new());
+        assert_eq!(ask(id, 1 << 40, 1 << 20, (2 << 20) + 1), outside);
+        let no_such = (Der::NONEXIST.neg(), Vec::new());
+        assert_eq!(ask(id + 1, 10, 0, 1), no_such);
+        socket.write_all(&frame(&header, 0, b"done", b"")).unwrap();
+        // Too many at a time.
+        let (header, ..) = read_frame(&mut socket).unwrap();
+        let asked = Pull {
+            number: 1,
+            offset: 0,
+            len: 4,
+        };
+        let many = pull(header.request_id, &asked).repeat(3);
+        socket.write_all(&many).unwrap();
+        while read_frame(&mut socket).is_some() {}
+    });
+    let mut client = Client::connect(addr, 0).unwrap();
+    let data = vec![0xAB; 3 << 20];
+    let reply = client.call_offering(ECHO, b"body", &data).unwrap();
+    assert_eq!(reply.body, b"done");
+    let greedy = client.call_offering(ECHO, b"", &data).unwrap_err();
+    assert!(matches!(greedy, ClientError::Unexpected(_)), "{greedy}");
+    drop(client);
+    server.join().unwrap();
+}
+
+#[test]
+fn an_engine_older_than_offers_gets_none() {
+    let (addr, server) = peer(|mut socket| {
+        let (header, ..) = read_frame(&mut socket).unwrap();
+        let hello = HelloReply {
+            protocol: PROTOCOL,
+            targets: 1,
+            max_in_flight: 8,
+            max_bulk: 0,
+            max_pulls: 9,
+        };
+        // As that one says it: without what came later.
+        let said = &hello.encode()[..16];
+        socket.write_all(&frame(&header, 0, said, b"")).unwrap();
+        let (header, body, bulk) = read_frame(&mut socket).unwrap();
+        assert_eq!(header.flags, 0);
+        socket.write_all(&frame(&header, 0, &body, &bulk)).unwrap();
+    });
+    let mut client = Client::connect(addr, 0).unwrap();
+    let error = client.call_offering(ECHO, b"", b"data").unwrap_err();
+    assert!(matches!(error, ClientError::NoOffers), "{error}");
+    // The connection is as good as before.
+    let reply = client.call(ECHO, b"x", Some(b"data")).unwrap();
+    assert_eq!(reply.bulk.as_deref(), Some(&b"data"[..]));
     server.join().unwrap();
 }
 
@@ -213,6 +301,7 @@ fn protocol_mismatch_is_explained() {
             targets: 1,
             max_in_flight: 1,
             max_bulk: 0,
+            max_pulls: 0,
         };
         socket
             .write_all(&frame(&header, Der::PROTO.neg(), &hello.encode(), b""))

@@ -234,6 +234,7 @@ mod tests {
                 targets: 1,
                 max_in_flight: 8,
                 max_bulk: 0,
+                max_pulls: 0,
             };
             answer(&mut socket, hello, &said.encode());
             let mut ids = Vec::new();

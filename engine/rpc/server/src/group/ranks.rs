@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use daos_errno::Der;
@@ -13,6 +14,7 @@ use crate::calls::Reply;
 use crate::endpoint::{self, Endpoint};
 use crate::group::Member;
 use crate::registry::Gather;
+use crate::tcp::Payload;
 use crate::transport::{Loopback, Transport};
 
 /// Whether a call is sent again when its connection breaks.
@@ -21,7 +23,7 @@ pub enum Again {
     /// No: the caller knows what to do. It fails at once when there is no connection and none can be made.
     No,
     /// Until its time is up, under the same number: the other engine carries it out once, and answers its attempts alike. Not
-    /// with bulk data, which is gone with the first attempt: UNREACH then.
+    /// with bulk data, which is gone with the first attempt, nor with an offer, whose taker is: UNREACH then.
     Once,
 }
 
@@ -36,6 +38,8 @@ pub struct RankCall {
     pub body: Vec<u8>,
     /// Raw data: a buffer and how many of its bytes count.
     pub bulk: Option<(DmaBuf, usize)>,
+    /// Data that the handler takes in parts when it has room for them ([`crate::Request::pull`]), instead of `bulk`.
+    pub offer: Option<Arc<DmaBuf>>,
     /// How long an answer is waited for. The other side hears of it: its scheduler refuses what cannot be done in time.
     pub limit: Duration,
     /// Whether it is sent again.
@@ -50,6 +54,7 @@ impl RankCall {
             opcode,
             body,
             bulk: None,
+            offer: None,
             limit,
             again: Again::No,
         }
@@ -118,14 +123,17 @@ impl Ranks {
             Again::No => 0,
             Again::Once => endpoint.next_call_id(),
         };
-        let again = call.again == Again::Once && call.bulk.is_none();
+        let is_bare = call.bulk.is_none() && call.offer.is_none();
+        let again = call.again == Again::Once && is_bare;
         loop {
             let (member, stamp) = self.look_up(rank, number)?;
             if rank == stamp.rank {
                 let (body, bulk) = (std::mem::take(&mut call.body), call.bulk.take());
-                return Loopback::current()?
-                    .call(call.tag, call.opcode, body, bulk)
-                    .await;
+                let (own, tag, opcode) = (Loopback::current()?, call.tag, call.opcode);
+                return match call.offer.take() {
+                    Some(data) => own.call_offering(tag, opcode, body, data).await,
+                    None => own.call(tag, opcode, body, bulk).await,
+                };
             }
             let body = match again {
                 true => call.body.clone(),
@@ -172,8 +180,12 @@ impl Ranks {
         let transport = link.open(endpoint, call.tag).await?;
         let left = until.saturating_sub(endpoint.now());
         let after_ms = u32::try_from(left / 1_000_000).unwrap_or(u32::MAX).max(1);
-        let bulk = call.bulk.take();
-        let sent = transport.call_as_engine(call.tag, call.opcode, (body, bulk), stamp, after_ms);
+        let payload = Payload {
+            body,
+            bulk: call.bulk.take(),
+            offer: call.offer.clone(),
+        };
+        let sent = transport.call_as_engine(call.tag, call.opcode, payload, stamp, after_ms);
         // The time of the call is the caller's; here it only says whose silence it was.
         match timeout(left, sent).await {
             Ok(answer) => {

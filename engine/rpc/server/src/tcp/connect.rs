@@ -7,14 +7,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use daos_errno::Der;
 use rpc_tls::{Stream, TlsError};
 use rpc_wire::{
-    Buffers, Decoder, FLAG_ENGINE, Frame, Header, HelloReply, HelloRequest, MAX_BODY, MAX_BULK,
-    Opcode, PROTOCOL, Stamp, Step,
+    Buffers, Decoder, FLAG_ENGINE, FLAG_OFFER, Frame, Grant, Header, HelloReply, HelloRequest,
+    MAX_BODY, MAX_BULK, Offer, Opcode, PROTOCOL, Pull, Stamp, Step,
 };
 use rustix::io::Errno;
 use rustix::net::{
@@ -24,7 +25,9 @@ use spdk_env::DmaBuf;
 use spdk_thread::{TaskWaker, Thread, sleep_until, timeout, yield_now};
 use thiserror::Error;
 
+use super::connect_error::{ConnectError, unreachable};
 use super::keepalive::watch_over;
+use super::offers::Offers;
 use super::out_queue::OutQueue;
 use super::socket::{Input, Socket, tls_error};
 use crate::bell::Bell;
@@ -38,49 +41,10 @@ const READ_AHEAD: usize = 16 << 10;
 /// Answers and bytes taken in before other tasks of the xstream get their turn.
 const BATCH_ANSWERS: usize = 64;
 const BATCH_BYTES: usize = 2 << 20;
+/// Frames that wait to be written; an engine that asks for further data breaks its own bound of pulls.
+const MAX_FRAMES: usize = 8192;
 /// How often an empty pool is looked at while an answer waits for a buffer.
 const POOL_RETRY_NS: u64 = 500_000;
-
-/// Why there is no connection.
-#[derive(Debug, Error)]
-pub enum ConnectError {
-    /// Nobody answers there, or not in time.
-    #[error("cannot connect to engine {addr}: {source}")]
-    Unreachable {
-        /// The address.
-        addr: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// Somebody answers there, and one side does not believe the other.
-    #[error("cannot connect to engine {addr}: {error}")]
-    Tls {
-        /// The address.
-        addr: SocketAddr,
-        /// Why.
-        error: TlsError,
-    },
-    /// The engine does not want this connection.
-    #[error("engine {addr} refused the connection for tag {tag}: {der}{}", cure(*.der))]
-    Refused {
-        /// The address.
-        addr: SocketAddr,
-        /// The tag asked for.
-        tag: u32,
-        /// Its reason.
-        der: Der,
-    },
-    /// Not on a thread, or the thread takes no more tasks.
-    #[error("no RPC connection can be made from here: {0}")]
-    Here(Der),
-}
-
-fn cure(der: Der) -> &'static str {
-    match der {
-        Der::NO_PERM => "; it requires TLS: give this engine a [tls] section",
-        _ => "",
-    }
-}
 
 /// A connection to one xstream of another engine. Clones share it; the last one dropped closes it. Own xstream only.
 ///
@@ -91,6 +55,16 @@ pub struct TcpTransport {
     owner: Rc<Owner>,
 }
 
+/// What a call carries.
+pub(crate) struct Payload {
+    /// The module's message.
+    pub body: Vec<u8>,
+    /// A buffer and how many of its bytes count.
+    pub bulk: Option<(DmaBuf, usize)>,
+    /// Data that is sent when it is asked for.
+    pub offer: Option<Arc<DmaBuf>>,
+}
+
 /// Closes the connection when the last clone goes.
 struct Owner(Rc<Link>);
 
@@ -98,6 +72,7 @@ struct Link {
     peer: SocketAddr,
     hello: Cell<HelloReply>,
     out: OutQueue,
+    offers: Offers,
     bell: Bell,
     calls: Rc<Calls>,
     closed: Cell<bool>,
@@ -108,6 +83,7 @@ struct Link {
 impl Link {
     /// Nobody waits for the answer any more: the engine need not work for it.
     fn cancel(&self, key: Key) {
+        self.offers.remove(key.to_u64());
         if self.closed.get() {
             return;
         }
@@ -181,19 +157,17 @@ impl TcpTransport {
         &self,
         tag: u32,
         opcode: Opcode,
-        (mut body, bulk): (Vec<u8>, Option<(DmaBuf, usize)>),
+        payload: Payload,
         stamp: Stamp,
         after_ms: u32,
     ) -> PendingCall {
-        stamp.put(&mut body);
         let header = Header {
-            flags: FLAG_ENGINE,
             opcode: opcode.0,
             tag,
             after_ms,
             ..Header::default()
         };
-        let sent = self.send(header, body, bulk);
+        let sent = self.send(header, payload, Some(stamp));
         let pending = sent.unwrap_or_else(PendingCall::failed);
         // A numbered call is carried out once: a dropped attempt may be followed by another one.
         match stamp.number {
@@ -204,11 +178,28 @@ impl TcpTransport {
 
     fn send(
         &self,
-        header: Header,
-        body: Vec<u8>,
-        bulk: Option<(DmaBuf, usize)>,
+        mut header: Header,
+        payload: Payload,
+        stamp: Option<Stamp>,
     ) -> Result<PendingCall, Der> {
         let link = &self.owner.0;
+        let Payload {
+            mut body,
+            bulk,
+            offer,
+        } = payload;
+        if let Some(offer) = &offer {
+            if link.hello.get().max_pulls == 0 {
+                return Err(Der::NOTSUPPORTED);
+            }
+            header.flags |= FLAG_OFFER;
+            let bytes = offer.len() as u64;
+            Offer { bytes }.put(&mut body);
+        }
+        if let Some(stamp) = stamp {
+            header.flags |= FLAG_ENGINE;
+            stamp.put(&mut body);
+        }
         let bulk_len = bulk.as_ref().map_or(0, |(_, len)| *len);
         if body.len() > MAX_BODY
             || bulk_len > MAX_BULK
@@ -221,10 +212,10 @@ impl TcpTransport {
         }
         let key = link.calls.open().ok_or(Der::OVERLOAD_RETRY)?;
         let pending = PendingCall::waiting(Rc::clone(&link.calls), key);
-        let header = Header {
-            request_id: key.to_u64(),
-            ..header
-        };
+        header.request_id = key.to_u64();
+        if let Some(offer) = offer {
+            link.offers.add(header.request_id, offer);
+        }
         let bulk = bulk
             .filter(|(_, len)| *len > 0)
             .map(|(buf, len)| Bulk::new(buf, len));
@@ -258,7 +249,33 @@ impl Transport for TcpTransport {
             tag,
             ..Header::default()
         };
-        self.send(header, body, bulk)
+        let payload = Payload {
+            body,
+            bulk,
+            offer: None,
+        };
+        self.send(header, payload, None)
+    }
+
+    fn call_offering(
+        &self,
+        tag: u32,
+        opcode: Opcode,
+        body: Vec<u8>,
+        data: Arc<DmaBuf>,
+    ) -> PendingCall {
+        let header = Header {
+            opcode: opcode.0,
+            tag,
+            ..Header::default()
+        };
+        let payload = Payload {
+            body,
+            bulk: None,
+            offer: Some(data),
+        };
+        self.send(header, payload, None)
+            .unwrap_or_else(PendingCall::failed)
     }
 }
 
@@ -275,11 +292,13 @@ async fn establish(
         targets: 0,
         max_in_flight: 0,
         max_bulk: 0,
+        max_pulls: 0,
     };
     let link = Rc::new(Link {
         peer: addr,
         hello: Cell::new(nothing),
         out: OutQueue::default(),
+        offers: Offers::default(),
         bell: Bell::default(),
         calls: Calls::new(1),
         closed: Cell::new(false),
@@ -348,16 +367,6 @@ async fn open_secured(
     Ok(socket)
 }
 
-fn unreachable(addr: SocketAddr, source: io::Error) -> ConnectError {
-    match tls_error(&source) {
-        Some(error) => ConnectError::Tls {
-            addr,
-            error: error.clone(),
-        },
-        None => ConnectError::Unreachable { addr, source },
-    }
-}
-
 fn is_secured(security: &Security, socket: &Socket, peer: SocketAddr) -> bool {
     let local = getsockname(socket.fd()).ok();
     let local = local.and_then(|addr| SocketAddr::try_from(addr).ok());
@@ -404,6 +413,8 @@ enum End {
     Framing(#[from] rpc_wire::HeaderError),
     #[error("the engine sent a request where only responses are expected")]
     NotAResponse,
+    #[error("the engine asks for more data than it takes")]
+    Greedy,
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -416,15 +427,15 @@ struct Memory {
 impl Buffers for Memory {
     type Bulk = Bulk;
 
-    fn admit(&mut self, _: &Header) -> Option<Vec<u8>> {
+    fn admit(&mut self, _: &Header) -> Grant<Vec<u8>> {
         // An answer's body goes to the caller; how many there are is bounded by the calls.
-        Some(Vec::new())
+        Grant::Take(Vec::new())
     }
 
-    fn bulk(&mut self, header: &Header) -> Option<Bulk> {
+    fn bulk(&mut self, header: &Header) -> Grant<Bulk> {
         let bulk = self.pools.get(header.bulk_len as usize);
         self.held = bulk.is_none();
-        bulk
+        Grant::or_hold(bulk)
     }
 }
 
@@ -483,6 +494,8 @@ impl Runner {
                         return Ok(true);
                     }
                 }
+                // Nothing is granted that way.
+                Step::Skipped(_) => {}
                 Step::Held => return Ok(false),
                 Step::NeedBytes if bytes >= BATCH_BYTES => return Ok(true),
                 Step::NeedBytes => match self.socket.read(self.decoder.spaces())? {
@@ -499,8 +512,9 @@ impl Runner {
 
     fn complete(&self, frame: Frame<Bulk>) -> Result<(), End> {
         if !frame.header.is_response() {
-            return Err(End::NotAResponse);
+            return self.give(&frame);
         }
+        self.link.offers.remove(frame.header.request_id);
         // Nobody may wait for it any more: then it is dropped.
         let key = Key::from_u64(frame.header.request_id);
         let result = match frame.damage {
@@ -512,6 +526,21 @@ impl Runner {
             }),
         };
         self.link.calls.complete(key, result);
+        Ok(())
+    }
+
+    /// The engine asks for data that a call offers.
+    fn give(&self, frame: &Frame<Bulk>) -> Result<(), End> {
+        let is_pull = frame.header.opcode() == Opcode::PULL && frame.damage.is_none();
+        let pull = Pull::decode(&frame.body).filter(|_| is_pull);
+        let pull = pull.ok_or(End::NotAResponse)?;
+        if self.link.out.frames() > MAX_FRAMES {
+            return Err(End::Greedy);
+        }
+        let id = frame.header.request_id;
+        self.link.offers.answer(id, &pull, &self.link.out);
+        // It leaves in the next turn, which comes at once.
+        self.link.bell.ring();
         Ok(())
     }
 

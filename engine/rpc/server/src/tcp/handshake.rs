@@ -215,6 +215,7 @@ fn refuse(endpoint: &Endpoint, socket: &Socket, hello: &Header, der: Der) {
         targets: endpoint.fabric().targets(),
         max_in_flight: 0,
         max_bulk: 0,
+        max_pulls: 0,
     };
     let header = Header {
         flags: FLAG_RESPONSE,

@@ -3,8 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::Arc;
 
 use rpc_wire::{Header, Outgoing};
+use spdk_env::DmaBuf;
 
 use super::socket::Socket;
 use crate::bulk::Bulk;
@@ -12,29 +15,50 @@ use crate::bulk::Bulk;
 /// Pieces given to one write: header, body and bulk of many frames leave in one system call.
 const PIECES: usize = 48;
 
-/// The bulk of a frame that may have none.
+/// The bulk of a frame.
 #[derive(Debug)]
-struct MaybeBulk(Option<Bulk>);
+pub(super) enum Piece {
+    None,
+    /// All of a buffer.
+    Whole(Bulk),
+    /// A part of memory that stays its owner's.
+    Part(Arc<DmaBuf>, Range<usize>),
+}
 
-impl AsRef<[u8]> for MaybeBulk {
+impl From<Option<Bulk>> for Piece {
+    fn from(bulk: Option<Bulk>) -> Piece {
+        bulk.map_or(Piece::None, Piece::Whole)
+    }
+}
+
+impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
-        self.0.as_ref().map_or(&[], AsRef::as_ref)
+        match self {
+            Piece::None => &[],
+            Piece::Whole(bulk) => bulk.as_ref(),
+            Piece::Part(data, range) => &data.as_slice()[range.clone()],
+        }
     }
 }
 
 /// Own OS thread only. Bounded by what may be in flight on its connection.
 #[derive(Debug, Default)]
 pub(super) struct OutQueue {
-    frames: RefCell<VecDeque<Outgoing<Vec<u8>, MaybeBulk>>>,
+    frames: RefCell<VecDeque<Outgoing<Vec<u8>, Piece>>>,
     bytes: Cell<usize>,
 }
 
 impl OutQueue {
     /// Seals and queues a frame.
-    pub(super) fn push(&self, header: Header, body: Vec<u8>, bulk: Option<Bulk>) {
-        let frame = Outgoing::new(header, body, MaybeBulk(bulk));
+    pub(super) fn push(&self, header: Header, body: Vec<u8>, bulk: impl Into<Piece>) {
+        let frame = Outgoing::new(header, body, bulk.into());
         self.bytes.set(self.bytes.get() + frame.total());
         self.frames.borrow_mut().push_back(frame);
+    }
+
+    /// Frames that wait to be written.
+    pub(super) fn frames(&self) -> usize {
+        self.frames.borrow().len()
     }
 
     /// Bytes that wait to be written.

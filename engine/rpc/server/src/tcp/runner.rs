@@ -8,21 +8,21 @@ use std::task::Poll;
 
 use daos_errno::Der;
 use rpc_wire::{
-    Buffers, Damage, Decoder, FLAG_ENGINE, Frame, Header, HeaderError, HelloReply, Opcode,
-    PROTOCOL, Stamp, Step,
+    Damage, Decoder, FLAG_ENGINE, FLAG_OFFER, Frame, Header, HeaderError, HelloReply, Offer,
+    Opcode, PROTOCOL, Stamp, Step,
 };
 use spdk_thread::{TaskWaker, sleep_until, yield_now};
 use thiserror::Error;
 
+use super::admission::{Link, is_pulled};
 use super::session::Session;
 use super::socket::{Input, Socket};
 use crate::bulk::Bulk;
 use crate::endpoint::{Endpoint, Phase};
-use crate::fabric::ConnectionPermit;
 use crate::home::NewConnection;
 use crate::metrics::Hold;
+use crate::pull::Offered;
 use crate::request::{Info, Peer, Request, Route, Slot};
-use crate::table::Key;
 
 /// Bytes read ahead of the frame in progress: many small requests per read; at most this much of a bulk is moved.
 const READ_AHEAD: usize = 16 << 10;
@@ -44,10 +44,14 @@ enum End {
     Framing(#[from] HeaderError),
     #[error("it sent a response where only requests are expected")]
     NotARequest,
+    #[error("it sent data that was not asked for")]
+    NotAsked,
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("a frame stayed unfinished for longer than frame_timeout")]
     FrameTimeout,
+    #[error("nothing of the data that it offered came for longer than frame_timeout")]
+    PullTimeout,
     #[error("it did not read its answers for longer than write_timeout, {0} bytes waited")]
     WriteTimeout(usize),
     #[error("{0}")]
@@ -67,7 +71,8 @@ pub(crate) fn adopt(endpoint: &Rc<Endpoint>, connection: NewConnection) {
     if endpoint.phase() != Phase::Serving {
         return;
     }
-    let session = Session::new(peer, may_be_engine);
+    let max_pulls = endpoint.fabric().options.max_pulls_per_connection;
+    let session = Session::new(peer, may_be_engine, max_pulls);
     let Some(key) = endpoint.add_session(Rc::clone(&session)) else {
         return;
     };
@@ -77,6 +82,7 @@ pub(crate) fn adopt(endpoint: &Rc<Endpoint>, connection: NewConnection) {
         targets: fabric.targets(),
         max_in_flight: fabric.options.max_in_flight_per_connection as u32,
         max_bulk: fabric.bulk.max_len() as u32,
+        max_pulls: max_pulls as u32,
     };
     let header = Header {
         opcode: Opcode::HELLO.0,
@@ -99,6 +105,8 @@ pub(crate) fn adopt(endpoint: &Rc<Endpoint>, connection: NewConnection) {
         ended: false,
         frame_since: None,
         stalled_since: None,
+        pull_since: None,
+        pull_waits: false,
     };
     if endpoint
         .thread()
@@ -120,78 +128,10 @@ struct Runner {
     frame_since: Option<u64>,
     /// Since when answers wait without progress.
     stalled_since: Option<u64>,
-}
-
-/// The connection's place in its xstream; the decoder's memory comes from here.
-struct Link {
-    endpoint: Rc<Endpoint>,
-    session: Rc<Session>,
-    key: Key,
-    /// Charge of the frame that is being received.
-    partial: Option<u32>,
-    /// Why nothing is read now.
-    held: Option<Hold>,
-    _permit: ConnectionPermit,
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        if let Some(charge) = self.partial {
-            self.endpoint.budget.release(charge);
-        }
-        self.endpoint.forget_session(self.key);
-    }
-}
-
-impl Link {
-    /// Notes why nothing is read. A full window and a slow reader end by this connection's own answers and writes, which
-    /// wake its ULT; the bulk pool is looked at by a timer; room on the xstream is queued for.
-    fn hold(&mut self, why: Hold) {
-        if self.held.replace(why) != Some(why) {
-            self.endpoint.metrics.held(why);
-        }
-    }
-}
-
-impl Buffers for Link {
-    type Bulk = Bulk;
-
-    fn admit(&mut self, header: &Header) -> Option<Vec<u8>> {
-        // It makes room: it waits for none.
-        if header.opcode == Opcode::CANCEL.0 && header.body_len == 0 {
-            return Some(Vec::new());
-        }
-        let options = &self.endpoint.fabric().options;
-        if self.session.out.bytes() > options.max_queued_reply_bytes {
-            self.hold(Hold::SlowReader);
-            return None;
-        }
-        if self.session.in_flight.get() >= options.max_in_flight_per_connection {
-            self.hold(Hold::InFlight);
-            return None;
-        }
-        let body = self.endpoint.budget.charge(header.body_len);
-        if body.is_some() {
-            self.partial = Some(header.body_len);
-            // What came free may be enough for the next in the queue as well.
-            self.endpoint.wake_one_waiting();
-        } else {
-            self.hold(Hold::InFlight);
-            self.session.wants_room.set(true);
-            if !self.session.waits_for_room.replace(true) {
-                self.endpoint.wait_for_room(self.key);
-            }
-        }
-        body
-    }
-
-    fn bulk(&mut self, header: &Header) -> Option<Bulk> {
-        let bulk = self.endpoint.fabric().bulk.get(header.bulk_len as usize);
-        if bulk.is_none() {
-            self.hold(Hold::BulkPool);
-        }
-        bulk
-    }
+    /// Since when nothing came while data was asked for.
+    pull_since: Option<u64>,
+    /// The next pull waits for memory.
+    pull_waits: bool,
 }
 
 impl Runner {
@@ -211,9 +151,10 @@ impl Runner {
         if let Some(why) = self.link.session.is_cut() {
             return Err(End::Cut(why));
         }
+        self.start_pulls();
         self.flush()?;
         let draining = self.link.endpoint.phase() != Phase::Serving;
-        let more = !draining && !self.ended && self.receive()?;
+        let more = self.may_read() && self.receive()?;
         // What handlers answered at once leaves in this turn.
         self.flush()?;
         let session = &self.link.session;
@@ -226,6 +167,22 @@ impl Runner {
         }
         self.check_deadlines()?;
         Ok(more)
+    }
+
+    /// Requests in flight may still need data that their connection brings.
+    fn may_read(&self) -> bool {
+        let serving = self.link.endpoint.phase() == Phase::Serving;
+        !self.ended && (serving || self.link.session.pulls.is_under_way())
+    }
+
+    fn start_pulls(&mut self) {
+        let Link {
+            endpoint, session, ..
+        } = &self.link;
+        let memory = &endpoint.fabric().bulk;
+        let is_canceled = |id| session.is_canceled(id);
+        let send = |header, body| session.out.push(header, body, None);
+        self.pull_waits = session.pulls.start(memory, is_canceled, send);
     }
 
     /// Bytes of answers that the kernel has not taken.
@@ -268,6 +225,7 @@ impl Runner {
                         return Ok(true);
                     }
                 }
+                Step::Skipped(header) => self.refuse(header)?,
                 Step::Held => return Ok(false),
                 Step::NeedBytes if bytes >= BATCH_BYTES => return Ok(true),
                 Step::NeedBytes => match self.socket.read(self.decoder.spaces())? {
@@ -275,6 +233,7 @@ impl Runner {
                     Input::Bytes(got) => {
                         self.decoder.filled(got);
                         bytes += got;
+                        self.pull_since = None;
                         self.link
                             .endpoint
                             .metrics
@@ -284,6 +243,7 @@ impl Runner {
                     Input::End => {
                         // Half a frame is of no use; what is in flight is still answered.
                         self.ended = true;
+                        self.link.session.pulls.fail_all();
                         return Ok(false);
                     }
                 },
@@ -291,7 +251,52 @@ impl Runner {
         }
     }
 
+    /// A request went by for which there was no room while data was on its way.
+    fn refuse(&mut self, header: Header) -> Result<(), End> {
+        let Link {
+            endpoint,
+            session,
+            partial,
+            ..
+        } = &mut self.link;
+        if let Some(charge) = partial.take() {
+            endpoint.budget.release(charge);
+        }
+        if header.is_response() {
+            return Err(End::NotAsked);
+        }
+        let der = match endpoint.phase() {
+            Phase::Serving => Der::OVERLOAD_RETRY,
+            Phase::Draining | Phase::Closed => Der::SHUTDOWN,
+        };
+        let answer = Header {
+            opcode: header.opcode,
+            tag: header.tag,
+            request_id: header.request_id,
+            status: der.neg(),
+            ..Header::default()
+        };
+        session.queue(answer, Vec::new(), None);
+        Ok(())
+    }
+
+    /// Data that was asked for.
+    fn pulled(&self, frame: Frame<Bulk>) -> Result<(), End> {
+        let session = &self.link.session;
+        match session.pulls.finish(frame) {
+            true => {
+                // There is room for the next one.
+                session.bell.ring();
+                Ok(())
+            }
+            false => Err(End::NotAsked),
+        }
+    }
+
     fn dispatch(&mut self, frame: Frame<Bulk>) -> Result<(), End> {
+        if is_pulled(&frame.header) {
+            return self.pulled(frame);
+        }
         let Frame {
             header,
             mut body,
@@ -329,32 +334,24 @@ impl Runner {
             true => Stamp::take(&mut body),
             false => None,
         };
+        let is_offering = header.flags & FLAG_OFFER != 0 && damage.is_none();
+        let offer = match is_offering {
+            true => Offer::take(&mut body),
+            false => None,
+        };
         let info = described(endpoint, session, &header, stamp, charge);
         let route = Route {
             home: endpoint.home(),
             slot: Slot::Session(*key),
         };
-        let request = Request::new(info, body, bulk, route);
+        let offered = offer.map(|offer| Offered::There(offer.bytes));
+        let request = Request::new(info, body, bulk, route).offering(offered);
         match damage {
             None if from_engine && stamp.is_none() => request.reply_error(Der::PROTO),
+            None if is_offering && offer.is_none() => request.reply_error(Der::PROTO),
             None if from_engine && !session.may_be_engine => request.reply_error(Der::NO_PERM),
             None => endpoint.admit(request),
-            Some(damage) => {
-                endpoint.metrics.damaged.increment(1);
-                if let Some(left_out) = endpoint.log_gate.pass(endpoint.now()) {
-                    let part = if damage == Damage::Body {
-                        "body"
-                    } else {
-                        "bulk"
-                    };
-                    tracing::warn!(
-                        ?request,
-                        left_out,
-                        "the {part} of a request does not match its checksum"
-                    );
-                }
-                request.reply_error(Der::CSUM);
-            }
+            Some(damage) => damaged(endpoint, request, damage),
         }
         Ok(())
     }
@@ -371,6 +368,14 @@ impl Runner {
         if passed(self.frame_since, options.frame_timeout, now) {
             return Err(End::FrameTimeout);
         }
+        if !self.link.session.pulls.is_under_way() || self.link.held.is_some() {
+            self.pull_since = None;
+        } else if self.pull_since.is_none() {
+            self.pull_since = Some(now);
+        }
+        if passed(self.pull_since, options.frame_timeout, now) {
+            return Err(End::PullTimeout);
+        }
         if passed(self.stalled_since, options.write_timeout, now) {
             return Err(End::WriteTimeout(self.unsent()));
         }
@@ -386,17 +391,19 @@ impl Runner {
         let write = self
             .stalled_since
             .map(|since| since.saturating_add(nanos(options.write_timeout)));
-        let pool = (self.link.held == Some(Hold::BulkPool))
+        let pull = self
+            .pull_since
+            .map(|since| since.saturating_add(nanos(options.frame_timeout)));
+        let pool = (self.pull_waits || self.link.held == Some(Hold::BulkPool))
             .then(|| self.link.endpoint.now() + POOL_RETRY_NS);
-        [frame, write, pool].into_iter().flatten().min()
+        [frame, write, pull, pool].into_iter().flatten().min()
     }
 
     /// Waits for the socket, an answer to write, room, or a deadline.
     async fn wait(&self) {
         let mut timer = self.next_look().map(sleep_until);
         let session = &self.link.session;
-        let draining = self.link.endpoint.phase() != Phase::Serving;
-        let read = self.link.held.is_none() && !self.ended && !draining;
+        let read = self.link.held.is_none() && self.may_read();
         poll_fn(|cx| {
             if session.bell.park(TaskWaker::from_cx(cx, "rpc peer")) {
                 return Poll::Ready(());
@@ -432,6 +439,22 @@ impl Runner {
             }
         }
     }
+}
+
+fn damaged(endpoint: &Endpoint, request: Request, damage: Damage) {
+    endpoint.metrics.damaged.increment(1);
+    if let Some(left_out) = endpoint.log_gate.pass(endpoint.now()) {
+        let part = match damage {
+            Damage::Body => "body",
+            Damage::Bulk => "bulk",
+        };
+        tracing::warn!(
+            ?request,
+            left_out,
+            "the {part} of a request does not match its checksum"
+        );
+    }
+    request.reply_error(Der::CSUM);
 }
 
 fn described(

@@ -3,12 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rpc_wire::{FLAG_RESPONSE, Header};
 
 use super::out_queue::OutQueue;
 use crate::bell::Bell;
 use crate::bulk::Bulk;
+use crate::pull::{Pulls, Ticket};
 use crate::request::Answer;
 
 /// One connection as its xstream's other code sees it; its ULT ([`super::runner`]) does the I/O.
@@ -18,6 +20,8 @@ pub(crate) struct Session {
     pub(super) may_be_engine: bool,
     pub(super) out: OutQueue,
     pub(super) bell: Bell,
+    /// Data that its requests offer, on its way here.
+    pub(super) pulls: Pulls,
     /// Requests given to handlers and not answered.
     pub(super) in_flight: Cell<usize>,
     /// Stands in the xstream's queue of those that wait for room, perhaps no longer with reason.
@@ -30,12 +34,13 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(peer: SocketAddr, may_be_engine: bool) -> Rc<Session> {
+    pub(super) fn new(peer: SocketAddr, may_be_engine: bool, max_pulls: usize) -> Rc<Session> {
         Rc::new(Session {
             peer,
             may_be_engine,
             out: OutQueue::default(),
             bell: Bell::default(),
+            pulls: Pulls::new(max_pulls),
             in_flight: Cell::new(0),
             waits_for_room: Cell::new(false),
             wants_room: Cell::new(false),
@@ -94,6 +99,12 @@ impl Session {
     pub(super) fn queue(&self, mut header: Header, body: Vec<u8>, bulk: Option<Bulk>) {
         header.flags = FLAG_RESPONSE;
         self.out.push(header, body, bulk);
+        self.bell.ring();
+    }
+
+    /// Asks for data that one of its requests offers, in its turn.
+    pub(crate) fn pull(&self, ticket: Arc<Ticket>) {
+        self.pulls.queue(ticket);
         self.bell.ring();
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use daos_errno::Der;
 use rpc_wire::{MAX_BODY, MAX_BULK, Opcode};
@@ -10,6 +11,7 @@ use spdk_env::DmaBuf;
 use crate::bulk::Bulk;
 use crate::calls::PendingCall;
 use crate::endpoint::{self, Endpoint};
+use crate::pull::Offered;
 use crate::request::{Info, Peer, Request, Route, Slot};
 use crate::transport::Transport;
 
@@ -52,6 +54,35 @@ impl Transport for Loopback {
         {
             return Err(Der::OVERFLOW);
         }
+        let bulk = bulk
+            .filter(|(_, len)| *len > 0)
+            .map(|(buf, len)| Bulk::new(buf, len));
+        self.begin((tag, opcode), body, bulk, None)
+    }
+
+    fn call_offering(
+        &self,
+        tag: u32,
+        opcode: Opcode,
+        body: Vec<u8>,
+        data: Arc<DmaBuf>,
+    ) -> PendingCall {
+        if body.len() > MAX_BODY {
+            return PendingCall::failed(Der::OVERFLOW);
+        }
+        self.begin((tag, opcode), body, None, Some(Offered::Here(data)))
+            .unwrap_or_else(PendingCall::failed)
+    }
+}
+
+impl Loopback {
+    fn begin(
+        &self,
+        (tag, opcode): (u32, Opcode),
+        body: Vec<u8>,
+        bulk: Option<Bulk>,
+        offered: Option<Offered>,
+    ) -> Result<PendingCall, Der> {
         let endpoint = &self.endpoint;
         let key = endpoint.open_call()?;
         let info = Info {
@@ -71,14 +102,11 @@ impl Transport for Loopback {
             charge: 0,
         };
         let pending = PendingCall::waiting(Rc::clone(endpoint.calls()), key);
-        let bulk = bulk
-            .filter(|(_, len)| *len > 0)
-            .map(|(buf, len)| Bulk::new(buf, len));
         let route = Route {
             home: endpoint.home(),
             slot: Slot::Call(key),
         };
-        endpoint.route(Request::new(info, body, bulk, route));
+        endpoint.route(Request::new(info, body, bulk, route).offering(offered));
         Ok(pending)
     }
 }

@@ -3,6 +3,8 @@
 mod loopback;
 mod versions;
 
+use std::sync::Arc;
+
 use daos_errno::Der;
 use rpc_wire::Opcode;
 use spdk_env::DmaBuf;
@@ -45,4 +47,16 @@ pub trait Transport {
         self.start(tag, opcode, body, bulk)
             .unwrap_or_else(PendingCall::failed)
     }
+
+    /// As [`Transport::call`], of a request that offers `data` (its `len` counts) instead of carrying it: the handler takes the parts
+    /// that it wants, when it has room for them ([`crate::Request::pull`]). Dropped, the call offers nothing any more.
+    ///
+    /// NOTSUPPORTED: the other engine is older than offers.
+    fn call_offering(
+        &self,
+        tag: u32,
+        opcode: Opcode,
+        body: Vec<u8>,
+        data: Arc<DmaBuf>,
+    ) -> PendingCall;
 }

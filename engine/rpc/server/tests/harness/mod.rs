@@ -1,7 +1,9 @@
 //! An engine's RPC service on real reactors and sockets: one system thread and one thread per target on two cores.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod child;
 pub mod proxy;
+pub mod taking;
 
 use std::future::Future;
 use std::io::{Read, Write};
@@ -89,6 +91,9 @@ fn handlers(held: &Held) -> Vec<HandlerEntry> {
             Arc::new(|request: Request| request.reply(0, b"", None)),
         ),
     ]
+    .into_iter()
+    .chain(taking::handlers())
+    .collect()
 }
 
 pub struct Engine {

@@ -4,8 +4,12 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::header::{FLAG_RESPONSE, MAX_BODY, MAX_BULK};
+use crate::header::{FLAG_ENGINE, FLAG_OFFER, FLAG_RESPONSE, MAX_BODY, MAX_BULK};
 use crate::outgoing::Outgoing;
+
+/// What frames with these flags hear when they want memory.
+const SKIP_ALL: u16 = FLAG_ENGINE;
+const SKIP_BULK: u16 = FLAG_OFFER;
 
 /// Memory that runs out: after `admits` frames or `bulks` bulks the stream is held until more is granted.
 struct Memory {
@@ -27,16 +31,28 @@ impl Memory {
 impl Buffers for Memory {
     type Bulk = Vec<u8>;
 
-    fn admit(&mut self, header: &Header) -> Option<Vec<u8>> {
-        self.admits = self.admits.checked_sub(1)?;
+    fn admit(&mut self, header: &Header) -> Grant<Vec<u8>> {
+        if header.flags & SKIP_ALL != 0 {
+            return Grant::Skip;
+        }
+        let Some(left) = self.admits.checked_sub(1) else {
+            return Grant::Hold;
+        };
+        self.admits = left;
         self.largest_body = self.largest_body.max(header.body_len as usize);
-        Some(b"left over from another request".to_vec())
+        Grant::Take(b"left over from another request".to_vec())
     }
 
-    fn bulk(&mut self, header: &Header) -> Option<Vec<u8>> {
-        self.bulks = self.bulks.checked_sub(1)?;
+    fn bulk(&mut self, header: &Header) -> Grant<Vec<u8>> {
+        if header.flags & SKIP_BULK != 0 {
+            return Grant::Skip;
+        }
+        let Some(left) = self.bulks.checked_sub(1) else {
+            return Grant::Hold;
+        };
+        self.bulks = left;
         // Longer than asked for, as a pool's buffer is.
-        Some(vec![0xEE; header.bulk_len as usize + 13])
+        Grant::Take(vec![0xEE; header.bulk_len as usize + 13])
     }
 }
 
@@ -88,6 +104,7 @@ fn decode_all(input: &[u8], read_ahead: usize, sizes: &[usize], stingy: bool) ->
         match decoder.next(&mut memory) {
             Ok(Step::Frame(frame)) => frames.push(frame),
             Ok(Step::Held) => (memory.admits, memory.bulks) = (1, 1),
+            Ok(Step::Skipped(header)) => frames.push(skipped(header)),
             Ok(Step::NeedBytes) if at == input.len() => return (frames, None, decoder),
             Ok(Step::NeedBytes) => {
                 let n = read(&mut decoder, &input[at..], sizes.next().unwrap_or(1).max(1));
@@ -96,6 +113,16 @@ fn decode_all(input: &[u8], read_ahead: usize, sizes: &[usize], stingy: bool) ->
             }
             Err(error) => return (frames, Some(error), decoder),
         }
+    }
+}
+
+/// Stands for a frame that went by.
+fn skipped(header: Header) -> Frame<Vec<u8>> {
+    Frame {
+        header,
+        body: b"skipped".to_vec(),
+        bulk: None,
+        damage: None,
     }
 }
 
@@ -126,6 +153,29 @@ proptest! {
         prop_assert_eq!(error, None);
         prop_assert!(!decoder.is_mid_frame());
         assert_same(&frames, &sent);
+    }
+
+    #[test]
+    fn what_there_is_no_memory_for_goes_by_and_the_rest_stays_whole(
+        sent in vec((vec(any::<u8>(), 0..300), vec(any::<u8>(), 0..700), prop::sample::select(vec![0, SKIP_ALL, SKIP_BULK])), 0..8),
+        sizes in vec(1usize..900, 1..6),
+        read_ahead in 0usize..600,
+    ) {
+        let flagged = |(id, (body, bulk, flags)): (usize, &(Vec<u8>, Vec<u8>, u16))| {
+            let header = Header { request_id: id as u64, flags: *flags, ..Header::default() };
+            Outgoing::new(header, body, bulk).slices().flat_map(|s| s.to_vec()).collect::<Vec<u8>>()
+        };
+        let stream: Vec<u8> = sent.iter().enumerate().flat_map(flagged).collect();
+        let (frames, error, decoder) = decode_all(&stream, read_ahead, &sizes, false);
+        prop_assert_eq!(error, None);
+        prop_assert!(!decoder.is_mid_frame());
+        prop_assert_eq!(frames.len(), sent.len());
+        for (i, (frame, (body, bulk, flags))) in frames.iter().zip(&sent).enumerate() {
+            prop_assert_eq!(frame.header.request_id, i as u64);
+            let whole = *flags == 0 || (*flags == SKIP_BULK && bulk.is_empty());
+            prop_assert_eq!(&frame.body[..], if whole { &body[..] } else { &b"skipped"[..] });
+            prop_assert_eq!(frame.damage, None);
+        }
     }
 
     #[test]

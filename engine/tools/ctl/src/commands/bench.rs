@@ -104,10 +104,11 @@ fn rpc(cli: &Cli, options: &BenchRpc) -> Result<(), CliError> {
     }
     show(cli.output, &measure().map_err(failed)?, |r| {
         format!(
-            "a call of 64 bytes {}\n{:.0} MiB/s of requests' data, {:.0} MiB/s of answers'{}",
+            "a call of 64 bytes {}\n{:.0} MiB/s of requests' data, {:.0} MiB/s of answers', {:.0} MiB/s taken of what is offered{}",
             latency(&r.echo_us),
             r.push_mib_per_s,
             r.pull_mib_per_s,
+            r.take_mib_per_s,
             if r.tls { ", over TLS" } else { "" }
         )
     })
