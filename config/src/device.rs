@@ -17,7 +17,7 @@ pub struct Device {
     #[schemars(extend("format" = "device-name"))]
     pub name: String,
 
-    /// What the device is made of: `nvme`, `file`, `malloc` or `null`.
+    /// What the device is made of: `nvme`, `file`, `malloc`, `null`, or with C SPDK `spdk`.
     pub kind: DeviceKind,
 
     /// PCI address of the SSD behind a device of kind `nvme`, in full, such as `"0000:05:00.0"`. The SSD is bound to vfio-pci.
@@ -37,6 +37,10 @@ pub struct Device {
     #[schemars(extend("format" = "path"))]
     pub path: Option<PathBuf>,
 
+    /// Name of SPDK's block device behind a device of kind `spdk`, such as `"Nvme0n1"`; its JSON configuration (`spdk.json`) makes it.
+    #[serde(default)]
+    pub bdev: Option<String>,
+
     /// Size of the device, a multiple of `block_size`. Required for `malloc`, `null` and a file to be created; for a file that is
     /// there it must be the size that the file has, and may be left out.
     #[serde(default)]
@@ -47,7 +51,8 @@ pub struct Device {
     #[serde(default)]
     pub create: bool,
 
-    /// Size of a logical block: 512 or 4096. Left out, it is 4096. A device of kind `nvme` has that of its namespace.
+    /// Size of a logical block: 512 or 4096. Left out, it is 4096. A device of kind `nvme` has that of its namespace,
+    /// one of kind `spdk` that of SPDK's block device.
     #[serde(default)]
     #[schemars(range(min = 512, max = 4096), extend("x-unit" = "bytes"))]
     pub block_size: Option<u32>,
@@ -65,6 +70,8 @@ pub enum DeviceKind {
     Malloc,
     /// Nothing: writes vanish, reads give zeroes. For measuring the engine itself.
     Null,
+    /// A block device of C SPDK's, whatever it is made of; with `provider = "libspdk"`.
+    Spdk,
 }
 
 impl DeviceKind {
@@ -75,6 +82,7 @@ impl DeviceKind {
             DeviceKind::File => "file",
             DeviceKind::Malloc => "malloc",
             DeviceKind::Null => "null",
+            DeviceKind::Spdk => "spdk",
         }
     }
 }
@@ -109,10 +117,15 @@ pub enum Backing<'a> {
         /// Its size.
         size: ByteSize,
     },
+    /// A block device of SPDK's.
+    Spdk {
+        /// Its name there.
+        bdev: &'a str,
+    },
 }
 
 impl Device {
-    /// Bytes of a block; of a device of kind `nvme` the namespace decides.
+    /// Bytes of a block; of a device of kind `nvme` the namespace decides, of kind `spdk` SPDK.
     pub fn block_size(&self) -> u32 {
         self.block_size.unwrap_or(DEFAULT_BLOCK_SIZE)
     }
@@ -131,6 +144,9 @@ impl Device {
             }),
             DeviceKind::Malloc => Some(Backing::Malloc { size: self.size? }),
             DeviceKind::Null => Some(Backing::Null { size: self.size? }),
+            DeviceKind::Spdk => Some(Backing::Spdk {
+                bdev: self.bdev.as_deref()?,
+            }),
         }
     }
 }
@@ -202,6 +218,7 @@ mod tests {
                 address: None,
                 namespace: None,
                 path: None,
+                bdev: None,
                 size: None,
                 create: false,
                 block_size: None,

@@ -19,7 +19,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `engine`, `device`, `services`, `tls`, `watchdog`, `health`, `group` | the sections of the file |
+//! | `engine`, `device`, `services`, `tls`, `watchdog`, `health`, `group`, `spdk` | the sections of the file |
 //! | `size`, `cpus` | `"64MiB"`, `"2-9,12"` |
 //! | `tree` | the parsed text with the place of every key |
 //! | `shape`, `words` | what the file may look like, from the JSON schema |
@@ -44,6 +44,7 @@ mod services;
 mod set;
 mod shape;
 mod size;
+mod spdk;
 mod tls;
 mod tree;
 mod validate;
@@ -67,6 +68,7 @@ pub use machine::{Machine, MachineCpu, PathInfo, PathKind, UnusableCpu};
 pub use services::{Drpc, LogFormat, Modules, Rpc, Telemetry};
 pub use shape::schema_json;
 pub use size::ByteSize;
+pub use spdk::Spdk;
 pub use tls::Tls;
 pub use watchdog::Watchdog;
 
@@ -91,6 +93,9 @@ pub struct Config {
 
     /// Certificates for the data channel.
     pub tls: Tls,
+
+    /// What C SPDK takes from the machine and what it makes, for `provider = "libspdk"`.
+    pub spdk: Spdk,
 
     /// Metrics and logs.
     pub telemetry: Telemetry,
@@ -131,7 +136,7 @@ pub enum Provider {
     /// Pure Rust; runs on any Linux machine with nothing installed.
     #[default]
     Native,
-    /// The C SPDK, if this build links it.
+    /// The C SPDK, if this build links it: its threads under the xstreams, and any block device of its own.
     Libspdk,
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use engine_config::{Backing, Config, Machine, PathKind};
+use engine_config::{Backing, Config, Machine, PathKind, Provider};
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
@@ -36,6 +36,7 @@ fn each_example_reads() {
         names,
         [
             "dev.toml",
+            "libspdk.toml",
             "minimal.toml",
             "nvme.toml",
             "single_node.toml",
@@ -110,6 +111,21 @@ fn nvme_is_two_ssds_that_have_to_be_there() {
         namespace: Some(1),
     };
     assert_eq!((last, config.placements()[7].slice), (Some(ssd), 3));
+}
+
+#[test]
+fn libspdk_needs_an_engine_that_has_it_and_spdks_configuration() {
+    let config = load("libspdk.toml");
+    let mut machine = storage_node(3);
+    let errors = config.check(&machine).unwrap_err();
+    assert_eq!(errors.count(), 2, "{errors}");
+    machine.providers.push(Provider::Libspdk);
+    let machine = machine.with_path("/etc/keel/spdk.json", PathKind::File, 1);
+    config
+        .check(&machine)
+        .unwrap_or_else(|errors| panic!("{errors}"));
+    let first = config.device[0].backing();
+    assert_eq!(first, Some(Backing::Spdk { bdev: "Malloc0" }));
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! One wrong file for each rule, and the exact text that an operator sees for it.
 //!
 //! `rejects/NAME.toml` is a wrong file, `rejects/NAME.txt` what is said about it. Lines that begin with `#!` say what surrounds it:
-//! `cores N`, `offline CPU`, `forbidden CPU`, `dir PATH` and `file PATH LENGTH` describe a machine (without `cores` none is looked at), `set KEY=VALUE` is an override.
+//! `cores N`, `libspdk` (built in), `offline CPU`, `forbidden CPU`, `dir PATH` and `file PATH LENGTH` describe a machine (without `cores` none is looked at), `set KEY=VALUE` is an override.
 //! `UPDATE_SNAPSHOTS=1 cargo test -p engine_config` writes the texts anew; read the difference before you commit it.
 
 use std::path::{Path, PathBuf};
 
-use engine_config::{ConfigErrors, Document, Machine, PathKind, UnusableCpu};
+use engine_config::{ConfigErrors, Document, Machine, PathKind, Provider, UnusableCpu};
 
 fn surroundings(text: &str) -> (Option<Machine>, Vec<&str>) {
     let (mut machine, mut sets) = (None::<Machine>, Vec::new());
@@ -17,6 +17,10 @@ fn surroundings(text: &str) -> (Option<Machine>, Vec<&str>) {
                 let mut described = Machine::described(n.parse().unwrap());
                 described.module_dirs = vec!["/usr/lib/keel".into()];
                 Some(described)
+            }
+            (["libspdk"], Some(mut machine)) => {
+                machine.providers.push(Provider::Libspdk);
+                Some(machine)
             }
             (["offline", cpu], Some(machine)) => Some(without(machine, cpu, "it is switched off")),
             (["forbidden", cpu], Some(machine)) => {

@@ -16,10 +16,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
-/// The one that the shim is written for.
-const MAJOR: u32 = 26;
 /// What is linked: devices with all their modules, what starts them, DPDK, and the system's libraries.
 const PACKAGES: [&str; 3] = ["spdk_event_bdev", "spdk_env_dpdk", "spdk_syslibs"];
+
+mod version;
 
 const INSTALL: &str = "\
 SPDK 26.x is needed. Build one outside of this tree:
@@ -39,6 +39,7 @@ fn main() {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=version.rs");
     println!("cargo:rerun-if-changed=shim");
     let wanted = env::var_os("CARGO_FEATURE_LIBSPDK").is_some();
     if !wanted || env::var_os("SPDK_CHECK_ONLY").is_some_and(|value| value == "1") {
@@ -54,17 +55,23 @@ fn build() -> Result<(), String> {
     let pkg_config = PkgConfig::new(env::var_os("SPDK_DIR").map(PathBuf::from))?;
     let includes = pkg_config.includes()?;
     check_version(&includes)?;
+    let libraries = Libraries::of(&pkg_config.libraries()?);
+    let archives = libraries.are_archives(is_static()?)?;
     let mut shim = cc::Build::new();
     shim.files(["env.c", "thread.c", "bdev.c"].map(|file| format!("shim/{file}")));
     for path in &includes {
         // Warnings about SPDK's headers are not for whoever builds this.
         shim.flag(format!("-isystem{}", path.display()));
     }
+    if !archives {
+        let modules = libraries.shared_modules();
+        shim.define("KS_MODULES", format!("\"{modules}\"").as_str());
+    }
     // Part of the data path, whatever the profile.
     shim.flag("-std=gnu11").opt_level(2).warnings(true);
     shim.try_compile("keel_spdk_shim")
         .map_err(|error| format!("its headers do not compile: {error}"))?;
-    Libraries::of(&pkg_config.libraries()?).link(is_static()?)
+    libraries.link(archives)
 }
 
 /// pkg-config, looking into one SPDK first.
@@ -143,24 +150,7 @@ fn check_version(includes: &[PathBuf]) -> Result<(), String> {
     };
     let text =
         std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let number = |name: &str| {
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("#define") && line.contains(name));
-        line.and_then(|line| line.split_whitespace().nth(2)?.parse::<u32>().ok())
-    };
-    let (major, minor) = (number("SPDK_VERSION_MAJOR"), number("SPDK_VERSION_MINOR"));
-    match major.zip(minor) {
-        Some((MAJOR, _)) => Ok(()),
-        Some((major, minor)) => Err(format!(
-            "{} is of SPDK {major}.{minor:02}, and 26.x is needed",
-            path.display()
-        )),
-        None => Err(format!(
-            "{} does not say which version it is",
-            path.display()
-        )),
-    }
+    version::check(&text).map_err(|why| format!("{} {why}", path.display()))
 }
 
 /// `None`: whatever is there.
@@ -212,16 +202,40 @@ impl Libraries {
             .find(|path| path.is_file())
     }
 
+    fn are_archives(&self, wanted: Option<bool>) -> Result<bool, String> {
+        let has_archives = self.archive("spdk_thread").is_some();
+        match wanted {
+            Some(true) if !has_archives => {
+                Err("SPDK_LINK=static, and libspdk_thread.a is not there".into())
+            }
+            _ => Ok(wanted.unwrap_or(has_archives)),
+        }
+    }
+
+    /// The shared libraries of SPDK's by the names that the loader knows, with colons between. Nobody calls modules by name, so a linker
+    /// that links as needed leaves them away: the shim loads them when it starts.
+    fn shared_modules(&self) -> String {
+        let loaded = |name: &&String| {
+            let file = format!("lib{name}.so");
+            let paths = self.paths.iter();
+            let link = paths
+                .map(|path| path.join(&file))
+                .find_map(|file| std::fs::read_link(file).ok());
+            let target = link.as_ref().and_then(|link| link.file_name()?.to_str());
+            target.map_or(file.clone(), str::to_owned)
+        };
+        let names = self.names.iter().filter(|name| name.starts_with("spdk_"));
+        names
+            .map(|name| loaded(&name))
+            .collect::<Vec<_>>()
+            .join(":")
+    }
+
     /// Modules and drivers announce themselves in constructors that nobody calls by name: of SPDK's and DPDK's archives all objects are
-    /// linked, and their shared libraries although no symbol of them is used.
-    fn link(&self, wanted: Option<bool>) -> Result<(), String> {
+    /// linked.
+    fn link(&self, archives: bool) -> Result<(), String> {
         for path in &self.paths {
             println!("cargo:rustc-link-search=native={}", path.display());
-        }
-        let has_archives = self.archive("spdk_thread").is_some();
-        let archives = wanted.unwrap_or(has_archives);
-        if archives && !has_archives {
-            return Err("SPDK_LINK=static, and libspdk_thread.a is not there".into());
         }
         for name in &self.names {
             let ours = name.starts_with("spdk_") || name.starts_with("rte_");

@@ -1,6 +1,7 @@
 //! Devices: whole combinations of keys, no duplicates, enough room for every target, and files that are what they should be.
 
 mod nvme;
+mod spdk;
 
 use std::path::{Component, Path, PathBuf};
 
@@ -63,11 +64,13 @@ fn keys(rules: &mut Rules<'_>, this: &Subject<'_>) {
         return;
     }
     match this.device.kind {
-        DeviceKind::Nvme => return nvme::keys(rules, this),
+        DeviceKind::Nvme => nvme::keys(rules, this),
         DeviceKind::File => keys_of_file(rules, this),
         DeviceKind::Malloc | DeviceKind::Null => keys_of_made(rules, this),
+        DeviceKind::Spdk => spdk::keys(rules, this),
     }
     nvme::keys_of_others(rules, this);
+    spdk::keys_of_others(rules, this);
 }
 
 fn keys_of_file(rules: &mut Rules<'_>, this: &Subject<'_>) {
@@ -217,6 +220,7 @@ fn duplicates(rules: &mut Rules<'_>, this: &Subject<'_>, devices: &[Device]) {
         });
     }
     nvme::duplicates(rules, this, earlier);
+    spdk::duplicates(rules, this, earlier);
     let Some(path) = &device.path else { return };
     let same = |other: &Device| {
         other

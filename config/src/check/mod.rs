@@ -7,6 +7,7 @@ mod devices;
 mod files;
 mod group;
 mod network;
+mod spdk;
 mod xstreams;
 
 use crate::Config;
@@ -16,6 +17,7 @@ use crate::tree::{At, Node, Step};
 
 /// Runs every rule.
 pub(crate) fn all(rules: &mut Rules<'_>) {
+    spdk::check(rules);
     xstreams::check(rules);
     devices::check(rules);
     files::check(rules);

@@ -1,4 +1,4 @@
-//! Provider, targets, helpers and cores.
+//! Targets, helpers and cores.
 
 use super::{Fault, Rules, count};
 use crate::error::Kind;
@@ -6,7 +6,6 @@ use crate::{CpuList, UnusableCpu};
 
 pub(super) fn check(rules: &mut Rules<'_>) {
     helpers(rules);
-    provider(rules);
     numa_node(rules);
     list(rules);
     cores(rules);
@@ -30,32 +29,6 @@ fn helpers(rules: &mut Rules<'_>) {
             "allowed: 0 to {}; a multiple of {targets} gives each target its own",
             2 * targets
         ),
-        also: None,
-    });
-}
-
-fn provider(rules: &mut Rules<'_>) {
-    let provider = rules.config.provider;
-    let Some(machine) = rules
-        .machine
-        .filter(|machine| !machine.providers.contains(&provider))
-    else {
-        return;
-    };
-    let built: Vec<String> = machine
-        .providers
-        .iter()
-        .map(|provider| format!("{:?}", provider.as_str()))
-        .collect();
-    rules.report(Fault {
-        kind: Kind::Machine,
-        key: "provider",
-        message: format!(
-            "provider {:?} is not built into this engine",
-            provider.as_str()
-        ),
-        label: "not in this build",
-        help: format!("built in: {}", built.join(", ")),
         also: None,
     });
 }

@@ -31,6 +31,10 @@ pub(crate) const BLOCK: u32 = 512;
 /// Share of reads in `randrw`, in percent.
 const READ_PERCENT: u64 = 70;
 
+/// Completions of one turn that share a reading of the clock: it costs as much as a fifth of an I/O that does nothing, and they lie within a fraction of
+/// a microsecond.
+const TIMED_TOGETHER: usize = 8;
+
 /// Which access pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workload {
@@ -368,23 +372,23 @@ impl Lane {
         let now = self.clock.now();
         let over = now >= self.end_ns;
         let mut reaped = 0;
+        let mut time = 0;
         // At most one round of the queue: what is submitted in here belongs to the next turn.
         let depth = self.queue.depth() as usize;
-        while reaped < depth {
-            let mut one = None;
-            if self.queue.reap(1, |completion| one = Some(completion)) == 0 {
-                break;
+        while reaped < depth
+            && let Some(completion) = self.queue.pop()
+        {
+            if reaped % TIMED_TOGETHER == 0 {
+                time = self.clock.raw();
             }
-            let Some(completion) = one else { break };
             reaped += 1;
-            self.finish(completion, over);
+            self.finish(completion, over, time);
         }
         reaped
     }
 
     #[inline]
-    fn finish(&mut self, completion: Completion, over: bool) {
-        let now = self.clock.raw();
+    fn finish(&mut self, completion: Completion, over: bool, now: u64) {
         let number = completion.user;
         self.histogram.record(now - self.submitted[number as usize]);
         if let Err(error) = completion.result {

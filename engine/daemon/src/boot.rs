@@ -34,6 +34,7 @@ use crate::events::{Event, Events};
 use crate::group::{self, GroupKeeper, Place};
 use crate::host_check;
 use crate::identity::Identity;
+use crate::libspdk::{Libspdk, PROVIDERS};
 use crate::phases::Phases;
 use crate::roll_call;
 use crate::security::{self, CertificateWatch};
@@ -64,6 +65,7 @@ pub(crate) struct Booted {
     pub(crate) metrics: Option<MetricsServer>,
     pub(crate) announcement: Option<Announcement>,
     pub(crate) source: Option<Box<dyn Source>>,
+    pub(crate) libspdk: Option<Libspdk>,
     /// Free again when nothing runs on them any more.
     pub(crate) _cores: Option<CoreLocks>,
     /// Last to go: whoever gets the lock must find nothing of us.
@@ -94,7 +96,7 @@ fn configuration(cli: &Cli, topology: &Topology) -> Result<Config, BootError> {
         document.apply_set(set);
     }
     document
-        .finish(Some(&engine_placement::machine(topology)))
+        .finish(Some(&engine_placement::machine(topology, PROVIDERS)))
         .map_err(BootError::config)
 }
 
@@ -119,9 +121,12 @@ fn start(
     let cores = phases.run("core locks", || cores::claim(&config, &plan.layout.cpus()))?;
     let registries = Registries::new().map_err(BootError::software)?;
     let place = phases.run("rank", || group::place(&config, &identity))?;
+    phases.run("host check", || host_check::look(&config))?;
+    let mut libspdk = phases.run("spdk", || Libspdk::start(&config, &plan.layout.cpus()))?;
     let (engine, mut modules) = assemble(
         config,
         &plan,
+        libspdk.as_mut(),
         (&identity, &place),
         sender,
         log.clone(),
@@ -151,6 +156,7 @@ fn start(
         metrics: None,
         announcement: None,
         source: place.source,
+        libspdk,
         _cores: cores,
         _identity: identity,
     };
@@ -169,16 +175,19 @@ fn start(
 fn assemble(
     config: Config,
     plan: &Plan,
+    mut libspdk: Option<&mut Libspdk>,
     (identity, place): (&Identity, &Place),
     events: Events,
     log: LogControl,
     registries: &Registries,
     phases: &mut Phases,
 ) -> Result<(Arc<Engine>, Modules), BootError> {
-    phases.run("host check", || host_check::look(&config))?;
     let security = phases.run("tls", || security::load(&config))?;
     phases.run("dma memory", || dma_memory::set_aside(&config))?;
-    let devices = phases.run("devices", || Devices::open(&config))?;
+    if let Some(libspdk) = &mut libspdk {
+        libspdk.register_memory()?;
+    }
+    let devices = phases.run("devices", || Devices::open(&config, libspdk.as_deref()))?;
     let modules = phases
         .run("module load", || {
             Modules::load(&config.modules.load, &wiring::module_path(&config))
@@ -268,9 +277,13 @@ fn serve(
         })
         .map_err(BootError::system)?;
     let handles = reactors.reactors().to_vec();
+    let options = StartOptions {
+        provider: booted.libspdk.as_ref().map(Libspdk::threads),
+        ..StartOptions::default()
+    };
     let set = phases
         .run("xstreams", || {
-            XstreamSet::start(layout, reactors, &registries.keys, &StartOptions::default())
+            XstreamSet::start(layout, reactors, &registries.keys, &options)
         })
         .map_err(BootError::software)?;
     let xstreams = set.xstreams().clone();

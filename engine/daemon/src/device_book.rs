@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::device_health::Pages;
 use crate::device_return::{Slot, Stranger};
 use crate::error::BootError;
+use crate::hosted::Hosted;
 use crate::ras::{DeviceEvent, Ras};
 use crate::ssds::Bays;
 
@@ -32,6 +33,8 @@ pub(crate) struct Opened {
     pub(crate) plugged: Plugged,
     /// The SSD that it is a namespace of.
     pub(crate) ssd: Option<OnSsd>,
+    /// Where it really is, if somebody else has it.
+    pub(crate) hosted: Option<Arc<dyn Hosted>>,
     /// It keeps its data: it belongs into the table.
     pub(crate) is_kept: bool,
 }
@@ -195,15 +198,19 @@ impl DeviceBook {
         };
         let plugged = &device.opened.plugged;
         let record = inner.table.get(plugged.uuid);
-        let state = if device.opened.is_kept {
-            inner.table.state(plugged.uuid, device.gone.is_none())
-        } else {
-            State::Normal
+        let state = match &device.gone {
+            gone if device.opened.is_kept => inner.table.state(plugged.uuid, gone.is_none()),
+            Some(_) => State::Unplugged,
+            None => State::Normal,
         };
         let kept_reason = || record.map(|record| record.reason.clone());
         let on_ssd = device.opened.ssd.as_ref();
         let ssd = on_ssd.and_then(|on| on.ssd.as_ref());
-        let firmware = ssd.map_or("", |ssd| ssd.firmware());
+        let host = device.opened.hosted.as_ref();
+        let firmware = match (ssd, host) {
+            (Some(ssd), _) => ssd.firmware(),
+            (None, host) => host.map_or("", |host| host.firmware()),
+        };
         Description {
             state: state.as_str(),
             serial: plugged.serial.clone(),

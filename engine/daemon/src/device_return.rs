@@ -161,14 +161,24 @@ impl Shared {
         }
         let put_back = self.registry.put_back(Arc::clone(&bdev));
         put_back.map_err(|error| error.to_string())?;
-        let text = self.let_in(uuid, &*bdev, ssd);
+        let who = format!(
+            "device {name} (serial {serial}, {}) is back in its slot",
+            ssd.address()
+        );
+        let text = self.let_in(uuid, &*bdev, Some(ssd), &who);
         self.ras
             .raise(DeviceEvent::Plugged, &uuid.to_string(), &text);
         Ok(())
     }
 
     /// Its data is there again: who needs it may have it, unless it is evicted. What to say about it.
-    fn let_in(&self, uuid: Uuid, bdev: &dyn Bdev, ssd: &Arc<NvmeDevice>) -> String {
+    pub(crate) fn let_in(
+        &self,
+        uuid: Uuid,
+        bdev: &dyn Bdev,
+        ssd: Option<&Arc<NvmeDevice>>,
+        who: &str,
+    ) -> String {
         let health = self.registry.health(bdev.name()).unwrap_or_default();
         let mut inner = self.lock();
         let Inner { table, devices, .. } = &mut *inner;
@@ -180,7 +190,7 @@ impl Shared {
         };
         device.gone = None;
         if let Some(on) = &mut device.opened.ssd {
-            on.ssd = Some(Arc::clone(ssd));
+            on.ssd = ssd.cloned();
         }
         // What failed because it was not there says nothing about it.
         let errors = Sample {
@@ -193,12 +203,6 @@ impl Shared {
         device.monitor.readmitted();
         device.failed = health.errors();
         let plugged = &device.opened.plugged;
-        let who = format!(
-            "device {} (serial {}, {}) is back in its slot",
-            plugged.name,
-            plugged.serial,
-            ssd.address()
-        );
         if is_evicted {
             return format!(
                 "{who} and stays evicted: {}; `keel devices replace {uuid}` puts it back into use",

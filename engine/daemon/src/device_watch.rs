@@ -48,6 +48,7 @@ impl Shared {
     /// Looks at every device that is in use.
     fn look(&self) {
         self.look_into_slots();
+        self.look_at_hosts();
         let health = self.ask_ssds();
         let damaged = device_health::checksum_errors(&engine_telemetry::render());
         let (mut verdicts, mut went) = (Vec::new(), Vec::new());
@@ -55,7 +56,10 @@ impl Shared {
         let Inner { table, devices, .. } = &mut *inner;
         for device in devices.iter_mut().filter(|device| device.opened.is_kept) {
             let own = device.opened.ssd.as_ref();
-            let own = own.and_then(|on| health.get(&on.address));
+            let own = match own {
+                Some(on) => health.get(&on.address),
+                None => health.get(&device.opened.plugged.name),
+            };
             if own.is_some_and(|health| health.removed) && device.gone.is_none() {
                 went.extend(device.opened.ssd.as_ref().map(|on| on.address.clone()));
                 continue;
@@ -83,14 +87,20 @@ impl Shared {
         }
     }
 
-    /// How each SSD is. Waits for their answers, so nothing is locked meanwhile.
+    /// How each SSD is, by its address, or the name of the device where somebody else drives it. Waits for their answers, so nothing is
+    /// locked meanwhile.
     fn ask_ssds(&self) -> BTreeMap<String, DeviceHealth> {
         let mut ssds: BTreeMap<String, Arc<NvmeDevice>> = BTreeMap::new();
+        let mut hosts = Vec::new();
         for device in self.lock().devices.iter().filter(|d| d.gone.is_none()) {
             ssds.extend(device.opened.ssd.as_ref().and_then(OnSsd::there));
+            let host = device.opened.hosted.as_ref();
+            hosts.extend(host.map(|host| (device.opened.plugged.name.clone(), Arc::clone(host))));
         }
         let ask = |(address, ssd): (String, Arc<NvmeDevice>)| (address, ssd.health());
-        ssds.into_iter().map(ask).collect()
+        let hosted = hosts.into_iter();
+        let hosted = hosted.filter_map(|(name, host)| Some((name, host.health()?)));
+        ssds.into_iter().map(ask).chain(hosted).collect()
     }
 
     /// What was counted on a device, remembered for operators; new failures are an event.
@@ -237,9 +247,13 @@ impl Shared {
             device.gone = Some(why.to_owned());
             let plugged = &device.opened.plugged;
             let address = device.opened.ssd.as_ref().map_or("", |on| &on.address);
+            let which = match &*plugged.serial {
+                "" => String::new(),
+                serial => format!(" (serial {serial}, {address})"),
+            };
             let text = format!(
-                "device {} (serial {}, {address}): {why}; targets {:?} are down",
-                plugged.name, plugged.serial, plugged.targets
+                "device {}{which}: {why}; targets {:?} are down",
+                plugged.name, plugged.targets
             );
             (plugged.name.clone(), text)
         };

@@ -1,17 +1,19 @@
 //! The configured block devices, opened and dealt out to the targets.
 
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use bdev_file::{FileBdev, FileOptions};
 use bdev_malloc::MallocBdev;
 use bdev_null::NullBdev;
-use bdev_nvme::NvmeDevice;
 use engine_config::{Backing, Config, Device};
 use engine_devices::{Plugged, TableFile};
 use spdk_bdev::{Bdev, Descriptor, Mode, Registry};
 
-use crate::device_book::{DeviceBook, OnSsd, Opened};
+use crate::device_book::{Ask, DeviceBook, OnSsd, Opened};
 use crate::error::BootError;
+use crate::hosted::Hosted;
+use crate::libspdk::Libspdk;
 use crate::ras::Ras;
 use crate::slow::SlowBook;
 use crate::ssds::{self, Slots, Ssds};
@@ -29,7 +31,7 @@ pub(crate) struct Share {
 pub(crate) struct Devices {
     pub(crate) registry: Registry,
     pub(crate) shares: Vec<Share>,
-    /// Path or PCI address of each device of the registry's list, empty where it has none.
+    /// Path, PCI address or name in SPDK of each device of the registry's list, empty where it has none.
     pub(crate) paths: Vec<(String, String)>,
     /// Their states, on stable storage.
     pub(crate) book: DeviceBook,
@@ -40,7 +42,7 @@ pub(crate) struct Devices {
 impl Devices {
     /// Opens and locks every device, and makes sure that each target gets the one that holds its data; on an error those already open are
     /// closed. The storage directory is locked.
-    pub(crate) fn open(config: &Config) -> Result<Devices, BootError> {
+    pub(crate) fn open(config: &Config, libspdk: Option<&Libspdk>) -> Result<Devices, BootError> {
         let mailbox = DeviceBook::mailbox();
         let ssds = Ssds::attach(config, &mailbox.0)?;
         let slow = SlowBook::default();
@@ -49,9 +51,10 @@ impl Devices {
         let mut opened = Vec::with_capacity(config.device.len());
         let mut paths = Vec::with_capacity(config.device.len());
         for device in &config.device {
-            let (bdev, on_ssd) = open(device, &ssds)?;
+            let found = open(device, &ssds, libspdk, &mailbox.0)?;
             paths.push((device.name.clone(), place(device)));
-            opened.push(describe(config, opened.len(), &*bdev, on_ssd));
+            let bdev = Arc::clone(&found.bdev);
+            opened.push(describe(config, opened.len(), found));
             registry.register(bdev).map_err(BootError::cannot_use)?;
             descriptors.push(
                 registry
@@ -101,26 +104,55 @@ impl Devices {
     }
 }
 
+/// A device that SPDK has and lends.
+pub(crate) struct Lent {
+    pub(crate) bdev: Arc<dyn Bdev>,
+    /// It may keep its data.
+    pub(crate) is_kept: bool,
+    /// What it is, for operators.
+    pub(crate) model: String,
+    /// Of the SSD under it, where there is one.
+    pub(crate) serial: String,
+    pub(crate) host: Arc<dyn Hosted>,
+}
+
+/// A device of the configuration, opened.
+struct Found {
+    bdev: Arc<dyn Bdev>,
+    is_kept: bool,
+    model: String,
+    serial: String,
+    ssd: Option<OnSsd>,
+    hosted: Option<Arc<dyn Hosted>>,
+}
+
 /// What the book is told of a device.
-fn describe(config: &Config, index: usize, bdev: &dyn Bdev, ssd: Option<OnSsd>) -> Opened {
+fn describe(config: &Config, index: usize, found: Found) -> Opened {
+    let Found {
+        bdev,
+        is_kept,
+        model,
+        serial,
+        ssd,
+        hosted,
+    } = found;
     let placements = config.placements();
     let on_it = placements
         .iter()
         .filter(|placement| placement.device == index);
-    let there = ssd.as_ref().and_then(|on| on.ssd.as_ref());
-    let said = |what: fn(&NvmeDevice) -> &str| there.map_or("", |ssd| what(ssd)).to_owned();
     Opened {
         plugged: Plugged {
             uuid: bdev.uuid(),
             name: bdev.name().to_owned(),
-            serial: said(NvmeDevice::serial),
-            model: said(NvmeDevice::model),
+            serial,
+            model,
             targets: on_it.map(|placement| placement.target).collect(),
             bytes: bdev.geometry().bytes(),
             lasting: bdev.driver() == "nvme",
         },
-        is_kept: matches!(bdev.driver(), "file" | "nvme"),
+        is_kept,
         ssd,
+        hosted,
     }
 }
 
@@ -129,26 +161,45 @@ fn place(device: &Device) -> String {
     match device.backing() {
         Some(Backing::Nvme { address, .. }) => address.to_owned(),
         Some(Backing::File { path, .. }) => path.display().to_string(),
+        Some(Backing::Spdk { bdev }) => bdev.to_owned(),
         Some(Backing::Malloc { .. } | Backing::Null { .. }) | None => String::new(),
     }
 }
 
-fn open(device: &Device, ssds: &Ssds) -> Result<(Arc<dyn Bdev>, Option<OnSsd>), BootError> {
+fn open(
+    device: &Device,
+    ssds: &Ssds,
+    libspdk: Option<&Libspdk>,
+    book: &Sender<Ask>,
+) -> Result<Found, BootError> {
     let block = device.block_size();
     let blocks = |bytes: u64| bytes / u64::from(block);
     let backing = device.backing().ok_or_else(|| {
         BootError::config(format!(
-            "device `{}` lacks an address, a path or a size",
+            "device `{}` lacks an address, a path, a size or a name",
             device.name
         ))
     })?;
-    let bdev: Arc<dyn Bdev> = match backing {
+    let found = |bdev: Arc<dyn Bdev>, is_kept| Found {
+        bdev,
+        is_kept,
+        model: String::new(),
+        serial: String::new(),
+        ssd: None,
+        hosted: None,
+    };
+    Ok(match backing {
         Backing::Nvme { address, namespace } => {
             let ssd = ssds
                 .at(address)
                 .ok_or_else(|| BootError::software(format!("SSD {address} was not attached")))?;
             let (bdev, on) = ssds::namespace(ssd, &device.name, namespace)?;
-            return Ok((bdev, Some(on)));
+            Found {
+                model: ssd.model().to_owned(),
+                serial: ssd.serial().to_owned(),
+                ssd: Some(on),
+                ..found(bdev, true)
+            }
         }
         Backing::File { path, create } => {
             let options = FileOptions {
@@ -156,12 +207,26 @@ fn open(device: &Device, ssds: &Ssds) -> Result<(Arc<dyn Bdev>, Option<OnSsd>), 
                 create_size: create.map(|size| size.0),
                 ..FileOptions::default()
             };
-            Arc::new(FileBdev::open(&device.name, path, &options).map_err(BootError::cannot_use)?)
+            let file = FileBdev::open(&device.name, path, &options);
+            found(Arc::new(file.map_err(BootError::cannot_use)?), true)
         }
-        Backing::Malloc { size } => Arc::new(
-            MallocBdev::new(&device.name, block, blocks(size.0)).map_err(BootError::system)?,
-        ),
-        Backing::Null { size } => Arc::new(NullBdev::new(&device.name, block, blocks(size.0))),
-    };
-    Ok((bdev, None))
+        Backing::Malloc { size } => {
+            let memory = MallocBdev::new(&device.name, block, blocks(size.0));
+            found(Arc::new(memory.map_err(BootError::system)?), false)
+        }
+        Backing::Null { size } => {
+            let null = NullBdev::new(&device.name, block, blocks(size.0));
+            found(Arc::new(null), false)
+        }
+        Backing::Spdk { bdev } => {
+            let libspdk = libspdk.ok_or_else(|| BootError::software("SPDK was not started"))?;
+            let lent = libspdk.open(&device.name, bdev, book)?;
+            Found {
+                model: lent.model,
+                serial: lent.serial,
+                hosted: Some(lent.host),
+                ..found(lent.bdev, lent.is_kept)
+            }
+        }
+    })
 }

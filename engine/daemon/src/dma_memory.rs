@@ -1,6 +1,6 @@
 //! Memory for devices: how much the engine needs on which NUMA node, and huge pages for it.
 
-use engine_config::{Config, Hugepages};
+use engine_config::{Config, DeviceKind, Hugepages};
 use engine_host::HostOptions;
 use spdk_env::cpu::{Host as Machine, pci_node};
 use spdk_env::{DmaNeed, HugePage, reserve_dma};
@@ -14,12 +14,16 @@ const UNIT: usize = 2 << 20;
 const PER_SSD: usize = 1 << 20;
 /// Of a queue pair's command: entries of both queues.
 const ENTRIES: usize = 64 + 16;
+/// Of a channel on a device of SPDK's: `spdk_provider`'s buffers for copies, 4 of 1 MiB.
+const COPIES: usize = 4 << 20;
 /// And its list of pages.
 const LIST: usize = 4096;
 
 /// Takes huge pages as the configuration says. Before devices are opened.
 pub(crate) fn set_aside(config: &Config) -> Result<(), BootError> {
     let (page, or_else_ordinary) = match config.engine.hugepages {
+        // SPDK's drivers reach nothing else.
+        Hugepages::Auto if !config.spdk.pci_allowed.is_empty() => (HugePage::TwoMiB, false),
         Hugepages::Off => return Ok(()),
         Hugepages::Auto if ssds::targets_by_address(config).is_empty() => return Ok(()),
         Hugepages::Auto => (HugePage::TwoMiB, true),
@@ -50,7 +54,7 @@ fn needs(config: &Config, node_of: impl Fn(&str) -> Option<usize>) -> Vec<DmaNee
     let first = ssds.keys().next().and_then(|address| near(address));
     let mut needs = vec![DmaNeed {
         node: config.engine.numa_node.or(first),
-        bytes: shared(config),
+        bytes: shared(config) + lent(config),
     }];
     for (address, targets) in ssds {
         let commands = usize::from(targets) * (ssds::DEPTH as usize + 1);
@@ -64,6 +68,21 @@ fn needs(config: &Config, node_of: impl Fn(&str) -> Option<usize>) -> Vec<DmaNee
         }
     }
     needs
+}
+
+/// For each target on a device of SPDK's: buffers for I/O of memory that its drivers do not reach.
+fn lent(config: &Config) -> usize {
+    if config.spdk.pci_allowed.is_empty() {
+        return 0;
+    }
+    let devices = &config.device;
+    let is_lent = |number: usize| {
+        let device = devices.get(number);
+        device.is_some_and(|device| device.kind == DeviceKind::Spdk)
+    };
+    let placements = config.placements();
+    let targets = placements.iter().filter(|place| is_lent(place.device));
+    targets.count() * COPIES
 }
 
 /// Modules' buffers and those of bulk transfers.

@@ -18,8 +18,13 @@ mod error;
 mod events;
 mod group;
 mod host_check;
+mod hosted;
 mod identity;
 mod iv;
+#[cfg(feature = "libspdk")]
+mod libspdk;
+#[cfg(not(feature = "libspdk"))]
+mod no_libspdk;
 mod phases;
 mod ras;
 mod report;
@@ -31,6 +36,9 @@ mod state;
 mod stop;
 mod watch;
 mod wiring;
+
+#[cfg(not(feature = "libspdk"))]
+use no_libspdk as libspdk;
 
 /// What could not be logged, because logging is not up or not at all.
 #[expect(

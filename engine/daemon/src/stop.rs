@@ -58,6 +58,11 @@ impl Booted {
         self.engine.devices.book.stop();
         // Queue pairs went with the xstreams. If one of those hangs, its I/O fails here: the SSD writes out what it holds all the same.
         self.engine.devices.book.shut_ssds_down();
+        match self.libspdk.take() {
+            Some(libspdk) if clean => libspdk.stop(&self.engine.devices.registry),
+            Some(libspdk) => libspdk.leave(),
+            None => {}
+        }
         if clean {
             self.modules.fini(&self.host);
             tracing::info!("stopped");

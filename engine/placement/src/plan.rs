@@ -12,9 +12,9 @@ use spdk_env::cpu::{Disk, Host, Topology, disk_of_path, pci_node};
 pub struct DevicePlace {
     /// Its name.
     pub name: String,
-    /// `nvme`, `file`, `malloc`, `null`.
+    /// `nvme`, `file`, `malloc`, `null`, `spdk`.
     pub kind: &'static str,
-    /// Its path or PCI address; empty if it has none.
+    /// Its path, PCI address or name in SPDK; empty if it has none.
     pub path: String,
     /// The disk under it; `None`: memory, or a file that no disk of this machine holds.
     pub disk: Option<Disk>,
@@ -106,6 +106,7 @@ fn devices(config: &Config, host: &Host) -> Result<Vec<DevicePlace>, CpuError> {
             Some(Backing::File { path, .. }) => {
                 (path.display().to_string(), disk_of_path(host, path)?)
             }
+            Some(Backing::Spdk { bdev }) => (bdev.to_owned(), None),
             Some(Backing::Malloc { .. } | Backing::Null { .. }) | None => (String::new(), None),
         };
         let on_it = placements
@@ -122,8 +123,8 @@ fn devices(config: &Config, host: &Host) -> Result<Vec<DevicePlace>, CpuError> {
     config.device.iter().enumerate().map(place).collect()
 }
 
-/// What a configuration is checked against: this machine, with the CPUs that the process may use.
-pub fn machine(topology: &Topology) -> Machine {
+/// What a configuration is checked against: this machine, with the CPUs that the process may use, and an engine with these providers.
+pub fn machine(topology: &Topology, providers: &[Provider]) -> Machine {
     let usable = topology.cpus.iter().map(|cpu| {
         let core = topology.first_of_core(cpu.id).unwrap_or(cpu.id) as u32;
         let node = cpu.node as u32;
@@ -137,5 +138,5 @@ pub fn machine(topology: &Topology) -> Machine {
             unusable.insert(cpu as u32, UnusableCpu { why, cure });
         }
     }
-    Machine::host(usable.collect(), unusable, vec![Provider::Native])
+    Machine::host(usable.collect(), unusable, providers.to_vec())
 }

@@ -195,7 +195,7 @@ fn interrupts_on_reactors_cpus_are_warned_of() {
 fn the_machine_knows_why_a_cpu_cannot_be_used() {
     let root = two_sockets("");
     let topology = Topology::read(&Host::at(root.path()), &[0, 1, 4]).unwrap();
-    let machine = machine(&topology);
+    let machine = machine(&topology, &[engine_config::Provider::Native]);
     assert_eq!(
         (
             machine.cores(None),

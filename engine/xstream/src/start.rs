@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use daos_errno::Der;
 use engine_telemetry::Collector;
 use engine_tls::{KeyRegistry, Slots, TlsError};
 use spdk_reactor::ReactorSet;
-use spdk_thread::{Thread, ThreadOptions};
+use spdk_thread::{Provider, Thread, ThreadOptions};
 
 use crate::shutdown::{self, Held};
 use crate::xstream::XstreamScope;
@@ -18,8 +19,10 @@ use crate::{
 };
 
 /// Bounds of the start and of each xstream.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StartOptions {
+    /// Who carries the messages of the xstreams' threads; `None`: `spdk_thread` itself.
+    pub provider: Option<Arc<dyn Provider>>,
     /// Messages that may wait at one xstream.
     pub mailbox: usize,
     /// ULTs that may exist on one xstream.
@@ -34,11 +37,24 @@ impl Default for StartOptions {
     fn default() -> StartOptions {
         let thread = ThreadOptions::default();
         StartOptions {
+            provider: None,
             mailbox: thread.mailbox,
             max_ults: thread.max_tasks,
             chore_credits: CHORE_CREDITS,
             phase_deadline: Duration::from_secs(30),
         }
+    }
+}
+
+impl fmt::Debug for StartOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartOptions")
+            .field("carried", &self.provider.is_some())
+            .field("mailbox", &self.mailbox)
+            .field("max_ults", &self.max_ults)
+            .field("chore_credits", &self.chore_credits)
+            .field("phase_deadline", &self.phase_deadline)
+            .finish()
     }
 }
 
@@ -289,6 +305,7 @@ fn start_one(
             )
         })?;
     let thread = ThreadOptions {
+        provider: options.provider.clone(),
         mailbox: options.mailbox,
         max_tasks: options.max_ults,
         urgent: spec.role == Role::System,

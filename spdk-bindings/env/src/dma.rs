@@ -43,4 +43,4 @@ pub(crate) use mapping::Mapping;
 pub use pool::DmaPool;
 pub(crate) use pool::{MAX_REGISTERED, PoolInner};
 pub use region::SharedRegion;
-pub use reserve::{DmaNeed, ReserveError, reserve_dma};
+pub use reserve::{DmaNeed, ReserveError, ReservedDma, reserve_dma, reserved_dma};

@@ -40,7 +40,7 @@ pub use cpu::{CpuError, Topology};
 pub use device::{BackingError, DeviceBacking};
 pub use dma::{
     DmaBuf, DmaMemory, DmaNeed, DmaPool, HugePage, IoFault, IoSpace, IovaTable, OutOfMemory, PAGE,
-    PoolAddresses, ReserveError, Segment, SharedRegion, reserve_dma,
+    PoolAddresses, ReserveError, ReservedDma, Segment, SharedRegion, reserve_dma, reserved_dma,
 };
 pub use manual_clock::ManualClock;
 pub use notifier::{Notifier, drain_eventfd, ring_eventfd, take_eventfd};

@@ -8,16 +8,20 @@ use spdk_thread::Thread;
 use uuid::Uuid;
 
 use crate::channel::SpdkChannel;
+use crate::ssd::{self, Ssd, SsdHealth};
 use crate::threads::SpdkCarrier;
 
 /// Longest I/O in bytes; SPDK splits what its device does not take at once.
-const MAX_IO: u32 = 1 << 20;
+pub(crate) const MAX_IO: u32 = 1 << 20;
 
 /// A block device of SPDK's, opened for writing. Threads that use it must be SPDK's ([`crate::SpdkThreads`]); each gets its own I/O channel,
 /// which for an NVMe namespace is a queue pair of its own. When SPDK takes the device away, new I/O fails, and device and channels are let go of.
 pub struct SpdkBdev {
     name: String,
     facts: Facts,
+    uuid: Uuid,
+    /// Drivers reach registered memory only: I/O of other memory is copied.
+    copies: bool,
     /// Gone once the device is.
     opened: Arc<Mutex<Option<spdk_sys::Bdev>>>,
 }
@@ -69,9 +73,43 @@ impl SpdkBdev {
         drop(slot);
         Ok(SpdkBdev {
             name: name.to_owned(),
+            uuid: Uuid::from_bytes(facts.uuid),
+            copies: spdk.has_pci(),
             facts,
             opened,
         })
+    }
+
+    /// The same device under another identity: SPDK makes one up at each start for devices that have none of their own.
+    #[must_use]
+    pub fn known_as(self, uuid: Uuid) -> SpdkBdev {
+        SpdkBdev { uuid, ..self }
+    }
+
+    /// Bytes that it has now; `None` once SPDK has taken it away.
+    #[must_use]
+    pub fn bytes_now(&self) -> Option<u64> {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let blocks = opened.as_ref().map(spdk_sys::Bdev::num_blocks)?;
+        Some(blocks * u64::from(self.facts.block_size))
+    }
+
+    /// The SSD under it, if an NVMe controller is. Waits for it; not for reactors.
+    #[must_use]
+    pub fn ssd(&self) -> Option<Ssd> {
+        ssd::identify(&self.handle()?)
+    }
+
+    /// How the SSD under it is. Waits for it; not for reactors.
+    #[must_use]
+    pub fn health(&self) -> Option<SsdHealth> {
+        ssd::health(&self.handle()?)
+    }
+
+    /// Clones it, so that nobody waits with the lock: who takes the device away needs it.
+    fn handle(&self) -> Option<spdk_sys::Bdev> {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.clone()
     }
 
     /// The module of SPDK's that drives it: `malloc`, `nvme`, `uring`, ...
@@ -87,7 +125,7 @@ impl Bdev for SpdkBdev {
     }
 
     fn uuid(&self) -> Uuid {
-        Uuid::from_bytes(self.facts.uuid)
+        self.uuid
     }
 
     fn geometry(&self) -> Geometry {
@@ -131,10 +169,10 @@ impl Bdev for SpdkBdev {
             &self.name,
             handle,
             &carrier.thread,
-            self.flushes() && !self.facts.flushes,
+            (self.flushes() && !self.facts.flushes, self.copies),
         )
         .ok_or_else(|| {
-            refused("SPDK has no I/O channel left (memory, or queue pairs of the controller)")
+            refused("SPDK has no I/O channel left (memory, queue pairs of the controller, or huge pages for copies)")
         })?;
         Ok(Box::new(channel))
     }

@@ -9,6 +9,8 @@ use spdk_ring::Message;
 use spdk_sys::{Bdev, Channel, Finished, Poller, Refused};
 use spdk_thread::Thread;
 
+use crate::bounce::{self, Bounce};
+
 /// I/Os of one channel; SPDK has 65,535 for all unless its configuration says otherwise, and those it lacks wait here.
 const CAPACITY: u32 = 4096;
 /// How often a channel without I/O looks whether its device is to go.
@@ -28,6 +30,8 @@ pub(crate) struct SpdkChannel {
     refused: VecDeque<(u32, i32)>,
     /// A device without a volatile cache that knows no flush: there is nothing to do.
     flush_is_nothing: bool,
+    /// Only where drivers reach registered memory alone.
+    bounce: Option<Bounce>,
     _look: Option<Poller>,
 }
 
@@ -36,8 +40,12 @@ impl SpdkChannel {
         name: &str,
         bdev: &Bdev,
         thread: &spdk_sys::Thread<Message<Thread>>,
-        flush_is_nothing: bool,
+        (flush_is_nothing, copies): (bool, bool),
     ) -> Option<SpdkChannel> {
+        let bounce = match copies {
+            true => Some(Bounce::new(CAPACITY, bdev.facts().block_size)?),
+            false => None,
+        };
         let channel = Channel::new(bdev, thread, CAPACITY)?;
         let channel = Rc::new(RefCell::new(Some(channel)));
         let own = Rc::downgrade(&channel);
@@ -57,6 +65,7 @@ impl SpdkChannel {
             waiting: VecDeque::with_capacity(64),
             refused: VecDeque::with_capacity(64),
             flush_is_nothing,
+            bounce,
             _look: look,
         })
     }
@@ -85,16 +94,32 @@ impl SpdkChannel {
             Op::Flush => (0, 0),
             _ => (request.lba, request.blocks),
         };
-        let buf = if request.op.has_data() {
+        let mut buf = if request.op.has_data() {
             request.buf.take()
         } else {
             None
         };
+        if let Some(bounce) = &mut self.bounce
+            && let Some(own) = buf.take()
+        {
+            match bounce.give(tag, request, own) {
+                Ok(given) => buf = Some(given),
+                Err(own) => {
+                    request.buf = Some(own);
+                    return false;
+                }
+            }
+        }
         let fua = request.fua && !self.flush_is_nothing;
         match channel.submit(tag, op, fua, lba, blocks, buf) {
             Ok(()) => true,
             Err((why, buf)) => {
-                request.buf = buf.or(request.buf.take());
+                if let Some(buf) = buf {
+                    request.buf = Some(match &mut self.bounce {
+                        Some(bounce) => bounce.take_back(tag, false, buf),
+                        None => buf,
+                    });
+                }
                 let errno = match why {
                     Refused::Busy => return false,
                     Refused::Removed => ENODEV,
@@ -146,11 +171,17 @@ impl BdevChannel for SpdkChannel {
     fn poll(&mut self, _now: u64, done: &mut CompletionSink<'_>) {
         let name = &self.name;
         if let Some(channel) = &mut *self.channel.borrow_mut() {
-            let waiting = &mut self.waiting;
+            let (waiting, bounce) = (&mut self.waiting, &mut self.bounce);
             channel.reap(|Finished { tag, buf, errno }| {
                 let request = done.request(tag);
-                if buf.is_some() {
-                    request.buf = buf;
+                if let Some(buf) = buf {
+                    let own = match bounce {
+                        Some(bounce) => {
+                            bounce.take_back(tag, bounce::has_read(request, errno), buf)
+                        }
+                        None => buf,
+                    };
+                    request.buf = Some(own);
                 }
                 if errno == ENOMEM {
                     // Not the device's fault, and nothing is lost: once more when there is room.

@@ -8,9 +8,12 @@
 #![cfg(feature = "libspdk")]
 
 mod bdev;
+mod bounce;
 mod channel;
+mod ssd;
 mod threads;
 
 pub use bdev::SpdkBdev;
-pub use spdk_sys::{Bdev, OpenError, Options, Spdk, StartError};
+pub use spdk_sys::{Bdev, Event, OpenError, Options, Registered, Spdk, StartError, WeakSpdk};
+pub use ssd::{Ssd, SsdHealth};
 pub use threads::SpdkThreads;

@@ -2,6 +2,7 @@
 #include "shim.h"
 
 #include "spdk/bdev_module.h"
+#include "spdk/nvme_spec.h"
 
 /* Facts about an open device; ours, so that Rust knows the layout. */
 struct ks_bdev_facts {
@@ -12,7 +13,7 @@ struct ks_bdev_facts {
 	/* Bytes that buffers must be aligned to. */
 	uint32_t buf_align;
 	uint8_t uuid[16];
-	/* 1 write, 2 unmap, 4 flush, 8 write zeroes, 16 volatile write cache */
+	/* 1 write, 2 unmap, 4 flush, 8 write zeroes, 16 volatile write cache, 32 NVMe admin commands */
 	uint32_t abilities;
 	char module[44];
 };
@@ -89,7 +90,8 @@ ks_bdev_facts(struct ks_desc *desc, struct ks_bdev_facts *facts)
 			   (spdk_bdev_io_type_supported(bdev, SPDK_BDEV_IO_TYPE_UNMAP) ? 2 : 0) |
 			   (spdk_bdev_io_type_supported(bdev, SPDK_BDEV_IO_TYPE_FLUSH) ? 4 : 0) |
 			   (spdk_bdev_io_type_supported(bdev, SPDK_BDEV_IO_TYPE_WRITE_ZEROES) ? 8 : 0) |
-			   (spdk_bdev_has_write_cache(bdev) ? 16 : 0);
+			   (spdk_bdev_has_write_cache(bdev) ? 16 : 0) |
+			   (spdk_bdev_io_type_supported(bdev, SPDK_BDEV_IO_TYPE_NVME_ADMIN) ? 32 : 0);
 	snprintf(facts->module, sizeof(facts->module), "%s", spdk_bdev_get_module_name(bdev));
 }
 
@@ -107,6 +109,68 @@ ks_bdev_name(size_t n, char *name, size_t length)
 	}
 	snprintf(name, length, "%s", spdk_bdev_get_name(bdev));
 	return 0;
+}
+
+/* One admin command under way, with a channel and a buffer of its own. */
+struct ks_admin {
+	struct spdk_io_channel *channel;
+	void (*done)(int status, const void *data, size_t length, void *arg);
+	void *arg;
+	size_t length;
+	void *buf;
+};
+
+static void
+ks_admin_end(struct ks_admin *admin)
+{
+	if (admin->channel != NULL) {
+		spdk_put_io_channel(admin->channel);
+	}
+	spdk_free(admin->buf);
+	free(admin);
+}
+
+static void
+ks_admin_done(struct spdk_bdev_io *bdev_io, bool success, void *ctx)
+{
+	struct ks_admin *admin = ctx;
+
+	spdk_bdev_free_io(bdev_io);
+	admin->done(success ? 0 : -EIO, admin->buf, success ? admin->length : 0, admin->arg);
+	ks_admin_end(admin);
+}
+
+/*
+ * Asks the controller under a device, without data to it: `command` is a submission entry, whose data pointer is filled in. On the thread that
+ * opened. 0, and `done` is called once on the same thread, with data that is valid for the call; or a negative errno, and it is not.
+ */
+int
+ks_bdev_admin(struct ks_desc *desc, const void *command, size_t length,
+	      void (*done)(int, const void *, size_t, void *), void *arg)
+{
+	struct ks_admin *admin = calloc(1, sizeof(*admin));
+	struct spdk_nvme_cmd cmd;
+	int rc;
+
+	if (admin == NULL) {
+		return -ENOMEM;
+	}
+	memcpy(&cmd, command, sizeof(cmd));
+	admin->done = done;
+	admin->arg = arg;
+	admin->length = length;
+	admin->buf = spdk_zmalloc(length, 4096, NULL, SPDK_ENV_NUMA_ID_ANY, SPDK_MALLOC_DMA);
+	admin->channel = spdk_bdev_get_io_channel(desc->desc);
+	if (admin->buf == NULL || admin->channel == NULL) {
+		ks_admin_end(admin);
+		return -ENOMEM;
+	}
+	rc = spdk_bdev_nvme_admin_passthru(desc->desc, admin->channel, &cmd, admin->buf, length,
+					   ks_admin_done, admin);
+	if (rc != 0) {
+		ks_admin_end(admin);
+	}
+	return rc;
 }
 
 struct ks_channel;

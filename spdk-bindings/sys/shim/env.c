@@ -5,6 +5,10 @@
 #include <sched.h>
 #include <signal.h>
 
+#ifdef KS_MODULES
+#include <dlfcn.h>
+#endif
+
 /* DPDK's own; by hand, so that its headers need not be found. */
 extern int rte_openlog_stream(FILE *f);
 extern int rte_log_cur_msg_loglevel(void);
@@ -101,6 +105,34 @@ ks_version_of_library(void)
 }
 
 /*
+ * Linked against shared libraries: loads those that no symbol is used of, whose constructors announce modules. The name of the one that
+ * cannot be loaded is left in `missing` with the loader's words, and -ENOENT returned.
+ */
+int
+ks_modules_load(char *missing, size_t length)
+{
+#ifdef KS_MODULES
+	static const char modules[] = KS_MODULES;
+	const char *begin = modules;
+	char name[128];
+
+	while (*begin != '\0') {
+		size_t used = strcspn(begin, ":");
+
+		snprintf(name, sizeof(name), "%.*s", (int)used, begin);
+		if (dlopen(name, RTLD_NOW | RTLD_GLOBAL) == NULL) {
+			snprintf(missing, length, "%s", dlerror());
+			return -ENOENT;
+		}
+		begin += used + (begin[used] == ':');
+	}
+#endif
+	(void)missing;
+	(void)length;
+	return 0;
+}
+
+/*
  * Takes memory and cores. `pci` are `pci_count` addresses that may be used; none: no PCI device at all. `again`: the same
  * process has done so before and let go of it with ks_env_fini. The calling thread keeps its affinity, and SIGBUS its
  * default when no device is there that could be pulled.
@@ -181,4 +213,17 @@ void
 ks_dma_free(void *memory)
 {
 	spdk_free(memory);
+}
+
+/* Memory of ours that devices shall reach: whole huge pages. */
+int
+ks_mem_register(void *start, size_t length)
+{
+	return spdk_mem_register(start, length);
+}
+
+int
+ks_mem_unregister(void *start, size_t length)
+{
+	return spdk_mem_unregister(start, length);
 }

@@ -216,3 +216,17 @@ ks_config_load(const char *json, size_t length, void (*done)(int, int, void *), 
 	spdk_subsystem_load_config((void *)json, (ssize_t)length, ks_started, start, true);
 	return 0;
 }
+
+/* On the app thread. */
+int
+ks_rpc_open(const char *socket)
+{
+	return spdk_rpc_initialize(socket, NULL);
+}
+
+/* On the app thread; nothing where it was not opened. */
+void
+ks_rpc_close(void)
+{
+	spdk_rpc_finish();
+}

@@ -4,13 +4,14 @@
 
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};
+use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::env::{self, Env, Options};
-use crate::error::{StartError, text};
+use crate::error::{StartError, errno, text};
 use crate::thread::{Address, Thread};
 use crate::{ffi, log};
 
@@ -110,11 +111,29 @@ fn bring_up(options: &Options) -> Result<(Arc<Env>, Thread<Job>), StartError> {
         // SAFETY: the app thread is current; the JSON is copied; A1.
         unsafe { ffi::ks_subsystems_start(json.as_ptr().cast(), json.len(), stepped, arg) }
     });
+    let answer = answer.and_then(|()| listen(&thread, options.rpc_socket.as_deref()));
     if let Err(error) = answer {
         take_down(&thread);
         return Err(error);
     }
     Ok((env, thread))
+}
+
+fn listen(thread: &Thread<Job>, socket: Option<&str>) -> Result<(), StartError> {
+    let Some(socket) = socket else {
+        return Ok(());
+    };
+    let path = CString::new(socket)
+        .map_err(|_| StartError::Option(format!("the socket {socket:?} has a zero byte in it")))?;
+    log::begin();
+    // SAFETY: the app thread is current; the path is copied.
+    let rc = thread.with(|| unsafe { ffi::ks_rpc_open(path.as_ptr()) });
+    let said = log::end();
+    if rc == 0 {
+        return Ok(());
+    }
+    let (socket, why) = (socket.to_owned(), errno(rc));
+    Err(StartError::Rpc { socket, why, said })
 }
 
 /// Turns the thread until it is told to stop, or nobody is left to tell it.
@@ -187,6 +206,7 @@ fn take_down(thread: &Thread<Job>) {
     let answer = Answer::new(None);
     // SAFETY: the app thread is current; A1.
     thread.with(|| unsafe {
+        ffi::ks_rpc_close();
         ffi::ks_subsystems_stop(ended, (&raw const answer).cast_mut().cast());
     });
     while answer.get().is_none() {

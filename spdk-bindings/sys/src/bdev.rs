@@ -51,6 +51,8 @@ pub struct Facts {
     pub writes_zeroes: bool,
     /// Whether completed writes may be lost on power failure until a flush.
     pub has_write_cache: bool,
+    /// Whether it is on an NVMe controller, which takes admin commands ([`Bdev::ask_controller`]).
+    pub takes_admin: bool,
 }
 
 type OnEvent = Box<dyn Fn(Event) + Send + Sync>;
@@ -83,6 +85,10 @@ unsafe impl Sync for Opened {}
 impl Opened {
     pub(crate) fn raw(&self) -> NonNull<ffi::Desc> {
         self.raw
+    }
+
+    pub(crate) fn spdk(&self) -> &Spdk {
+        &self.spdk
     }
 }
 
@@ -305,6 +311,7 @@ fn facts(raw: NonNull<ffi::Desc>) -> Result<Facts, String> {
         flushes: can(4),
         writes_zeroes: can(8),
         has_write_cache: can(16),
+        takes_admin: can(32),
     })
 }
 

@@ -3,7 +3,7 @@
 //! - **E1** `STATE` is locked during every start and end, so that they never run at the same time.
 //! - **E2** an [`Env`] exists only while the environment and the thread library are up, at most one at a time.
 
-use core::ffi::{c_char, c_int};
+use core::ffi::{CStr, c_char, c_int};
 use std::ffi::CString;
 use std::fs;
 use std::path::Path;
@@ -30,6 +30,8 @@ pub struct Options {
     pub pci_allowed: Vec<String>,
     /// SPDK's JSON configuration (`scripts/rpc.py save_config`), as text; empty: none.
     pub json: String,
+    /// Unix socket for SPDK's JSON-RPC; `None`: there is none. Not part of what a second start must have the same.
+    pub rpc_socket: Option<String>,
 }
 
 impl Default for Options {
@@ -41,6 +43,7 @@ impl Default for Options {
             no_huge: false,
             pci_allowed: Vec::new(),
             json: String::new(),
+            rpc_socket: None,
         }
     }
 }
@@ -48,11 +51,12 @@ impl Default for Options {
 impl Options {
     /// What the process keeps until it ends.
     fn is_same_environment(&self, other: &Options) -> bool {
-        let without_json = |options: &Options| Options {
+        let kept = |options: &Options| Options {
             json: String::new(),
+            rpc_socket: None,
             ..options.clone()
         };
-        without_json(self) == without_json(other)
+        kept(self) == kept(other)
     }
 
     fn shown(&self) -> String {
@@ -130,6 +134,12 @@ impl Env {
     }
 }
 
+impl Env {
+    pub(crate) fn has_pci(&self) -> bool {
+        !self.options.pci_allowed.is_empty()
+    }
+}
+
 /// A subsystem failed to start: SPDK does not start them again in this process, and would not say so.
 pub(crate) fn spoil() {
     *state() = State::Spoiled;
@@ -157,6 +167,7 @@ fn init(arguments: &Arguments, options: &Options, again: bool) -> Result<(), Sta
             said: Vec::new(),
         });
     }
+    load_modules()?;
     log::begin();
     let memory = c_int::try_from(options.memory_mib).unwrap_or(c_int::MAX);
     let pci: Vec<*const c_char> = arguments.pci.iter().map(|text| text.as_ptr()).collect();
@@ -190,11 +201,28 @@ fn init(arguments: &Arguments, options: &Options, again: bool) -> Result<(), Sta
     Ok(())
 }
 
+/// Shared libraries whose modules announce themselves; nothing where SPDK is linked statically.
+fn load_modules() -> Result<(), StartError> {
+    let mut missing = [0_u8; 512];
+    // SAFETY: E1; the buffer has the announced length, and a zero in it afterwards.
+    let rc = unsafe { ffi::ks_modules_load(missing.as_mut_ptr().cast(), missing.len()) };
+    if rc == 0 {
+        return Ok(());
+    }
+    let missing = CStr::from_bytes_until_nul(&missing).unwrap_or_default();
+    Err(StartError::Library(missing.to_string_lossy().into_owned()))
+}
+
 /// What is loaded must be what the shim's layouts come from, in year and month.
 fn check_version() -> Result<(), StartError> {
     // SAFETY: reads two numbers.
     let (headers, library) =
         unsafe { (ffi::ks_version_of_headers(), ffi::ks_version_of_library()) };
+    compare_versions(headers, library)
+}
+
+/// As hundreds of the major number and the minor one.
+fn compare_versions(headers: u32, library: u32) -> Result<(), StartError> {
     let shown = |version: u32| format!("{}.{:02}", version / 100, version % 100);
     // A library that does not introduce itself is taken at its soname's word.
     if library != 0 && library != headers {
@@ -339,6 +367,16 @@ mod tests {
             ..good
         };
         assert!(refused(&name).contains("has a blank"));
+    }
+
+    #[test]
+    fn a_library_of_another_version_is_refused_by_number() {
+        assert!(compare_versions(2609, 2609).is_ok() && compare_versions(2609, 0).is_ok());
+        let error = compare_versions(2609, 2501).unwrap_err().to_string();
+        assert!(
+            error.starts_with("SPDK 25.01 is loaded, and this program was compiled for 26.09"),
+            "{error}"
+        );
     }
 
     #[test]

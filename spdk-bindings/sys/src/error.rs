@@ -60,6 +60,11 @@ pub enum StartError {
         /// What SPDK and DPDK logged.
         said: Vec<String>,
     },
+    /// A shared library that holds a module.
+    #[error(
+        "a shared library of SPDK's cannot be loaded: {0}; name its directory in LD_LIBRARY_PATH or to ldconfig"
+    )]
+    Library(String),
     /// The linked library is of another version than its headers were.
     #[error(
         "SPDK {library} is loaded, and this program was compiled for {headers}: compile it anew, or point the loader to the right one (LD_LIBRARY_PATH)"
@@ -73,6 +78,16 @@ pub enum StartError {
     /// A message pool, a thread or an OS thread could not be made.
     #[error("SPDK's threads did not start: {0}")]
     Threads(io::Error),
+    /// The socket for JSON-RPC.
+    #[error("SPDK cannot listen on {socket} for JSON-RPC: {why}{}", lines(.said))]
+    Rpc {
+        /// Its path.
+        socket: String,
+        /// The error code's text.
+        why: io::Error,
+        /// What SPDK logged.
+        said: Vec<String>,
+    },
     /// A subsystem failed, or what the configuration asks for.
     #[error("SPDK's {step} failed: {why}{}", lines(.said))]
     Config {

@@ -51,6 +51,7 @@ pub(crate) struct Done {
 
 pub(crate) type LogFn = unsafe extern "C" fn(c_int, *const c_char, *const c_char, usize);
 pub(crate) type EventFn = unsafe extern "C" fn(c_int, u64, *mut c_void);
+pub(crate) type AdminFn = unsafe extern "C" fn(c_int, *const c_void, usize, *mut c_void);
 pub(crate) type StepFn = unsafe extern "C" fn(c_int, c_int, *mut c_void);
 
 // A machine without SPDK checks types and lints here; there is nothing to link then.
@@ -59,6 +60,7 @@ unsafe extern "C" {
     pub(crate) fn ks_log_set_level(level: c_int);
     pub(crate) fn ks_version_of_headers() -> u32;
     pub(crate) fn ks_version_of_library() -> u32;
+    pub(crate) fn ks_modules_load(missing: *mut c_char, length: usize) -> c_int;
     pub(crate) fn ks_env_init(
         name: *const c_char,
         core_mask: *const c_char,
@@ -73,6 +75,8 @@ unsafe extern "C" {
     pub(crate) fn ks_ticks_hz() -> u64;
     pub(crate) fn ks_dma_alloc(size: usize, align: usize, numa: c_int) -> *mut c_void;
     pub(crate) fn ks_dma_free(memory: *mut c_void);
+    pub(crate) fn ks_mem_register(start: *mut c_void, length: usize) -> c_int;
+    pub(crate) fn ks_mem_unregister(start: *mut c_void, length: usize) -> c_int;
 
     pub(crate) fn ks_thread_lib_init() -> c_int;
     pub(crate) fn ks_thread_lib_fini();
@@ -114,6 +118,9 @@ unsafe extern "C" {
     ) -> c_int;
     pub(crate) fn ks_subsystems_stop(done: unsafe extern "C" fn(*mut c_void), arg: *mut c_void);
 
+    pub(crate) fn ks_rpc_open(socket: *const c_char) -> c_int;
+    pub(crate) fn ks_rpc_close();
+
     pub(crate) fn ks_bdev_open(
         name: *const c_char,
         write: c_int,
@@ -123,6 +130,13 @@ unsafe extern "C" {
     ) -> c_int;
     pub(crate) fn ks_bdev_close(desc: *mut Desc);
     pub(crate) fn ks_bdev_facts(desc: *mut Desc, facts: *mut BdevFacts);
+    pub(crate) fn ks_bdev_admin(
+        desc: *mut Desc,
+        command: *const c_void,
+        length: usize,
+        done: AdminFn,
+        arg: *mut c_void,
+    ) -> c_int;
     pub(crate) fn ks_bdev_name(n: usize, name: *mut c_char, length: usize) -> c_int;
 
     pub(crate) fn ks_channel_new(desc: *mut Desc, capacity: u32) -> *mut Channel;

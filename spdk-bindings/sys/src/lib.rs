@@ -2,7 +2,7 @@
 //!
 //! * [`Spdk`]: the process's one SPDK: environment, subsystems and the thread that looks after them. [`Options`]: what it takes.
 //! * [`Thread`]: an SPDK thread on the OS thread that started it; [`Address`]: where others send it messages.
-//! * [`Poller`]: a function that a thread calls. [`DmaMemory`]: memory that devices reach.
+//! * [`Poller`]: a function that a thread calls. [`DmaMemory`]: memory that devices reach; [`Registered`]: of the process's own.
 //! * [`Bdev`]: an open block device, with its events; [`Channel`]: one thread's way to it.
 //!
 //! Neighbours: `spdk_env` (the buffers that I/O carries) and `spdk_ring` (the slots that messages lie in) below; providers above. It knows
@@ -15,6 +15,7 @@
 //! What SPDK checks with an assertion or not at all is checked here: thread, bounds, ends of life.
 #![cfg(feature = "libspdk")]
 
+mod admin;
 mod app;
 mod bdev;
 mod channel;
@@ -24,6 +25,7 @@ mod error;
 mod ffi;
 mod log;
 mod poller;
+mod registered;
 mod spdk;
 mod thread;
 
@@ -33,5 +35,6 @@ pub use dma::DmaMemory;
 pub use env::Options;
 pub use error::{OpenError, StartError, StillHeld};
 pub use poller::Poller;
-pub use spdk::Spdk;
+pub use registered::Registered;
+pub use spdk::{Spdk, WeakSpdk};
 pub use thread::{Address, Current, Seed, SendError, Thread, Turn};

@@ -2,7 +2,7 @@
 
 use core::fmt;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use crate::app::{self, App, Job, Order, Started};
@@ -14,6 +14,24 @@ use crate::error::{StartError, StillHeld};
 /// with the same options.
 #[derive(Clone)]
 pub struct Spdk(Arc<Inner>);
+
+/// A reference that does not keep it from ending.
+#[derive(Clone)]
+pub struct WeakSpdk(Weak<Inner>);
+
+impl WeakSpdk {
+    /// SPDK, if it runs.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Spdk> {
+        self.0.upgrade().map(Spdk)
+    }
+}
+
+impl fmt::Debug for WeakSpdk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakSpdk")
+    }
+}
 
 struct Inner {
     app: App,
@@ -41,6 +59,18 @@ impl Spdk {
             running: Mutex::new(Some(running)),
             env,
         })))
+    }
+
+    /// A reference that does not keep it from ending.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakSpdk {
+        WeakSpdk(Arc::downgrade(&self.0))
+    }
+
+    /// Whether devices of the PCI bus may be used, which reach registered memory only ([`crate::Registered`]).
+    #[must_use]
+    pub fn has_pci(&self) -> bool {
+        self.0.env.has_pci()
     }
 
     pub(crate) fn env(&self) -> &Arc<Env> {

@@ -1,10 +1,12 @@
 //! Several threads stepped on one OS thread, under a clock that the test turns.
 
 use crate::task::JoinHandle;
-use crate::{JoinError, Thread, ThreadOptions};
+use crate::{JoinError, Provider, Thread, ThreadOptions};
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// A set of threads and their time. Nothing moves unless the test says so, so a run is the same every time.
 ///
@@ -19,10 +21,20 @@ use std::rc::Rc;
 /// lockstep.step();
 /// assert!(task.is_finished());
 /// ```
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Lockstep {
     threads: Vec<Thread>,
     now: u64,
+    provider: Option<Arc<dyn Provider>>,
+}
+
+impl fmt::Debug for Lockstep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lockstep")
+            .field("threads", &self.threads)
+            .field("now", &self.now)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Lockstep {
@@ -32,13 +44,23 @@ impl Lockstep {
         Self::default()
     }
 
+    /// Threads carried by a provider. Its pollers keep its time; everything else goes by the clock that the test turns.
+    #[must_use]
+    pub fn over(provider: Arc<dyn Provider>) -> Self {
+        Self {
+            provider: Some(provider),
+            ..Self::default()
+        }
+    }
+
     /// Adds a thread with default options, stepped after those that exist.
     pub fn thread(&mut self, name: &str) -> Thread {
         self.thread_with(name, ThreadOptions::default())
     }
 
     /// Adds a thread.
-    pub fn thread_with(&mut self, name: &str, options: ThreadOptions) -> Thread {
+    pub fn thread_with(&mut self, name: &str, mut options: ThreadOptions) -> Thread {
+        options.provider = options.provider.or_else(|| self.provider.clone());
         let thread = Thread::new(name, options);
         self.threads.push(thread.clone());
         thread

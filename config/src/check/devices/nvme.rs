@@ -73,6 +73,9 @@ pub(super) fn keys_of_others(rules: &mut Rules<'_>, this: &Subject<'_>) {
         namespace,
         ..
     } = this.device;
+    if *kind == DeviceKind::Nvme {
+        return;
+    }
     let word = kind.as_str();
     for (is_there, key, what) in [
         (address.is_some(), "address", "an address"),

@@ -105,6 +105,7 @@ impl Rig {
                     bytes: bdev.geometry().bytes(),
                     lasting: true,
                 },
+                hosted: None,
                 ssd: Some(OnSsd {
                     address: SLOT.to_owned(),
                     namespace: namespace.nsid,

@@ -18,6 +18,12 @@ pub enum Kind {
     Malloc,
 }
 
+/// Which provider the engines of this run have, and with it whose devices: `KEEL_TEST_PROVIDER=libspdk` says that of C SPDK, so that
+/// tests that do not mind run over both (`cargo xtask test --provider libspdk`).
+pub fn is_over_spdk() -> bool {
+    std::env::var("KEEL_TEST_PROVIDER").is_ok_and(|name| name == "libspdk")
+}
+
 /// A scratch directory and what an engine in it is told. The directory goes with the last of it and its engines.
 pub struct Config {
     pub dir: Arc<TempDir>,
@@ -47,8 +53,16 @@ pub struct Config {
     pub engine_keys: String,
     /// From when on a request or an I/O is slow, in microseconds.
     pub slow_us: u32,
+    /// Lines above all sections.
+    pub top: String,
     /// Sections that nothing above writes.
     pub more: String,
+    /// Whether SPDK is under it: its threads, and a device of its own for each target.
+    pub spdk: bool,
+    /// Further lines of `[spdk]`.
+    pub spdk_keys: String,
+    /// SPDK's JSON configuration, if not the one that makes the devices.
+    pub spdk_json: Option<String>,
     /// The network namespace that it runs in, if not the test's.
     pub netns: Option<String>,
     /// Environment of the engine's process.
@@ -76,7 +90,11 @@ impl Config {
             oversubscribe: true,
             engine_keys: String::new(),
             slow_us: 1_000_000,
+            top: String::new(),
             more: String::new(),
+            spdk: is_over_spdk(),
+            spdk_keys: String::new(),
+            spdk_json: None,
             netns: None,
             env: Vec::new(),
         }
@@ -130,9 +148,14 @@ impl Config {
             let quoted: Vec<_> = items.iter().map(|item| format!("{item:?}")).collect();
             quoted.join(", ")
         };
+        let (provider, section) = match self.spdk {
+            true => ("provider = \"libspdk\"\n\n", self.spdk_section()),
+            false => ("", String::new()),
+        };
+        let top = &self.top;
         let paths = self.module_path.iter().map(|p| p.display().to_string());
         let mut text = format!(
-            "[engine]\nstorage_dir = {:?}\ntargets = {}\noversubscribe = {}\nidle_latency_us = 50\n{}\n\n\
+            "{top}{provider}[engine]\nstorage_dir = {:?}\ntargets = {}\noversubscribe = {}\nidle_latency_us = 50\n{}\n\n\
              [modules]\nload = [{}]\npath = [{}]\n\n\
              [drpc]\nsocket = {:?}\n",
             self.storage(),
@@ -152,10 +175,11 @@ impl Config {
         if self.metrics {
             text += "metrics_listen = \"127.0.0.1:0\"\n";
         }
-        let _ = write!(text, "\n{}", self.more);
+        let _ = write!(text, "\n{}{section}", self.more);
         for target in 0..self.targets {
             let _ = write!(text, "\n[[device]]\nname = \"d{target}\"\n");
             let _ = match self.kind {
+                _ if self.spdk => writeln!(text, "kind = \"spdk\"\nbdev = \"d{target}\""),
                 Kind::Malloc => writeln!(text, "kind = \"malloc\"\nsize = {}", self.size),
                 Kind::File if self.create => writeln!(
                     text,
@@ -169,6 +193,56 @@ impl Config {
         text
     }
 
+    fn spdk_section(&self) -> String {
+        let malloc = match self.kind {
+            Kind::Malloc => u64::from(self.targets) * self.size,
+            Kind::File => 0,
+        };
+        let memory = if self.spdk_keys.contains("memory") {
+            String::new()
+        } else {
+            format!("memory = \"{}MiB\"\n", 512 + malloc.div_ceil(1 << 20))
+        };
+        let pages = if self.spdk_keys.contains("hugepages") {
+            ""
+        } else {
+            "hugepages = false\n"
+        };
+        let (json, keys) = (self.spdk_file(), &self.spdk_keys);
+        format!("\n[spdk]\n{memory}{pages}json = {json:?}\n{keys}\n")
+    }
+
+    fn spdk_file(&self) -> PathBuf {
+        self.path().join(format!("{}.spdk.json", self.name))
+    }
+
+    /// What SPDK is told: a device of its own for each target.
+    fn spdk_text(&self) -> String {
+        if let Some(text) = &self.spdk_json {
+            return text.clone();
+        }
+        let call = |target: u32| {
+            let name = format!("d{target}");
+            match self.kind {
+                Kind::Malloc => serde_json::json!({ "method": "bdev_malloc_create", "params": {
+                    "name": name, "num_blocks": self.size / 4096, "block_size": 4096 } }),
+                Kind::File => serde_json::json!({ "method": "bdev_aio_create", "params": {
+                    "name": name, "filename": self.device(target), "block_size": 4096 } }),
+            }
+        };
+        let calls: Vec<_> = (0..self.targets).map(call).collect();
+        serde_json::json!({ "subsystems": [{ "subsystem": "bdev", "config": calls }] }).to_string()
+    }
+
+    fn prepare_spdk(&self) {
+        std::fs::write(self.spdk_file(), self.spdk_text()).expect("SPDK's configuration");
+        for target in 0..self.targets {
+            if self.kind == Kind::File && self.create && !self.device(target).exists() {
+                self.make_device(target, self.size);
+            }
+        }
+    }
+
     /// Starts an engine and waits until it is open for business.
     pub fn start(&self) -> Engine {
         let mut engine = self.spawn();
@@ -180,6 +254,9 @@ impl Config {
     pub fn spawn(&self) -> Engine {
         let file = self.path().join(format!("{}.toml", self.name));
         std::fs::write(&file, self.text()).expect("the configuration");
+        if self.spdk {
+            self.prepare_spdk();
+        }
         Engine::spawn(&file, self)
     }
 

@@ -15,7 +15,7 @@ mod network;
 mod process;
 
 pub use cluster::Cluster;
-pub use config::{Config, Kind};
+pub use config::{Config, Kind, is_over_spdk};
 pub use network::Network;
 pub use process::{Engine, Exited, PATIENCE, eventually};
 

@@ -68,7 +68,7 @@ codes! {
     NO_UIO "KN026" Fault "this kernel has no module uio_pci_generic",
     // Huge pages.
     FEW_PAGES "KN030" Warning "fewer huge pages than the configuration needs",
-    NO_OTHER_PAGES "KN031" Fault "fewer huge pages than the configuration needs, and no others will do: with uio, or where engine.hugepages names a size",
+    NO_OTHER_PAGES "KN031" Fault "fewer huge pages than the configuration needs, and no others will do: with uio or SPDK, or where engine.hugepages names a size",
     FRAGMENTED "KN032" Warning "memory is too fragmented for the huge pages that are missing",
     NO_PAGES "KN033" Warning "this kernel has no huge pages of the size that is asked for",
     // Limits and permissions.

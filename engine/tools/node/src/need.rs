@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine_config::{Backing, Config, Hugepages};
+use engine_config::{Backing, Config, Hugepages, Provider};
 
 use crate::address::Address;
 use crate::hugepages::{PageSize, nodes};
@@ -18,6 +18,9 @@ const PER_SSD: u64 = 21 << 20;
 /// For each target: a queue pair of 1,024 entries and their PRP lists.
 const PER_TARGET: u64 = 5 << 20;
 
+/// For each target on a device of SPDK's: buffers for I/O of memory that its drivers do not reach.
+const PER_LENT_TARGET: u64 = 4 << 20;
+
 /// What is needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Need {
@@ -30,10 +33,15 @@ pub struct Need {
 }
 
 impl Need {
-    /// Of an engine with this configuration: nothing, if it has no device of kind `nvme`.
+    /// Of an engine with this configuration: nothing, if it has no device of kind `nvme` and SPDK takes no huge pages.
     #[must_use]
     pub fn of_config(root: &Root, config: &Config) -> Need {
         let mut targets: BTreeMap<Address, u64> = BTreeMap::new();
+        let spdk = &config.spdk;
+        if config.provider == Provider::Libspdk {
+            let allowed = spdk.pci_allowed.iter();
+            targets.extend(allowed.filter_map(|address| Some((address.parse().ok()?, 0))));
+        }
         for placement in config.placements() {
             let backing = config
                 .device
@@ -45,7 +53,20 @@ impl Need {
                 *targets.entry(address).or_insert(0) += 1;
             }
         }
-        Need::of(root, &targets, config)
+        let mut need = Need::of(root, &targets, config);
+        if config.provider == Provider::Libspdk && spdk.hugepages {
+            // It works with no others.
+            if matches!(need.pages, Hugepages::Auto | Hugepages::Off) {
+                need.pages = Hugepages::TwoMiB;
+            }
+            let known = nodes(root);
+            let home = config.engine.numa_node.filter(|node| known.contains(node));
+            // Which targets are on SSDs is SPDK's knowledge.
+            let copies = u64::from(config.engine.targets) * PER_LENT_TARGET;
+            let copies = if targets.is_empty() { 0 } else { copies };
+            *need.bytes.entry(home.unwrap_or(known[0])).or_insert(0) += spdk.memory.0 + copies;
+        }
+        need
     }
 
     /// Of an engine with the default configuration and one target on each of these SSDs.

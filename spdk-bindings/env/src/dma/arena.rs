@@ -42,6 +42,10 @@ impl Arena {
         self.memory.len()
     }
 
+    pub(super) fn as_ptr(&self) -> NonNull<u8> {
+        self.memory.as_ptr()
+    }
+
     fn ranges(&self) -> MutexGuard<'_, Ranges> {
         self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
     }

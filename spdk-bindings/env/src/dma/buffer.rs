@@ -163,6 +163,13 @@ impl DmaBuf {
         self.pool.clone().map(super::DmaPool::from)
     }
 
+    /// Whether its bytes lie in memory that was set aside for devices ([`super::reserve_dma`]).
+    #[inline]
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.pool.as_ref().is_some_and(|pool| pool.is_huge())
+    }
+
     pub(crate) fn pool(&self) -> Option<&Arc<PoolInner>> {
         self.pool.as_ref()
     }

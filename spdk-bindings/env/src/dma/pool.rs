@@ -118,7 +118,7 @@ impl DmaPool {
 
     /// Whether its memory consists of huge pages.
     pub(crate) fn is_huge(&self) -> bool {
-        self.inner.memory.is_huge()
+        self.inner.is_huge()
     }
 
     /// The whole memory, to map for a device.
@@ -149,6 +149,11 @@ impl PoolInner {
     #[inline]
     pub(crate) fn index(&self) -> Option<u16> {
         self.index
+    }
+
+    /// Whether its memory consists of huge pages.
+    pub(super) fn is_huge(&self) -> bool {
+        self.memory.is_huge()
     }
 
     /// The whole memory, to register with the kernel.

@@ -1,5 +1,10 @@
+#![allow(
+    unsafe_code,
+    reason = "an address that other threads may know: arenas are never given back (ARENAS)"
+)]
 //! [`reserve_dma`]: huge pages for devices, set aside once when the engine starts (SPDK: the memory of `spdk_env_init`).
 
+use core::ptr::NonNull;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -78,6 +83,50 @@ pub fn reserve_dma(page: HugePage, needs: &[DmaNeed]) -> Result<usize, ReserveEr
     let bytes = arenas.iter().map(|arena| arena.len()).sum();
     ARENAS.set(arenas).map_err(|_| ReserveError::Twice)?;
     Ok(bytes)
+}
+
+/// A range of what was set aside, for whoever maps memory for devices in another way ([`reserved_dma`]). It stays where it is until the
+/// process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReservedDma {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the address of memory that is mapped for ever; the type gives out no access.
+unsafe impl Send for ReservedDma {}
+// SAFETY: as above.
+unsafe impl Sync for ReservedDma {}
+
+impl ReservedDma {
+    /// Its first byte; huge pages begin there.
+    #[must_use]
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// Bytes; whole huge pages.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never: nobody sets nothing aside.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// What [`reserve_dma`] has set aside; nothing, if it was not called or failed. Buffers from it say so ([`super::DmaBuf::is_reserved`]).
+#[must_use]
+pub fn reserved_dma() -> Vec<ReservedDma> {
+    let arenas = ARENAS.get().into_iter().flatten();
+    let range = |arena: &Arc<Arena>| ReservedDma {
+        start: arena.as_ptr(),
+        len: arena.len(),
+    };
+    arenas.map(range).collect()
 }
 
 fn set_aside(

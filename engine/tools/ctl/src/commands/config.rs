@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use drpc_wire::{keel, methods};
-use engine_config::{ConfigErrors, Document, Machine};
+use engine_config::{ConfigErrors, Document, Machine, Provider};
 
 use crate::cli::{Cli, Config, Format};
 use crate::endpoint::Endpoint;
@@ -52,7 +52,11 @@ fn check(cli: &Cli, path: &Path, sets: &[String]) -> Result<(), CliError> {
 fn this_machine() -> Result<Machine, CliError> {
     let topology = spdk_env::cpu::Topology::discover()
         .map_err(|e| CliError::new(Exit::Failed, e.to_string()))?;
-    Ok(engine_placement::machine(&topology))
+    let mut providers = vec![Provider::Native];
+    if cfg!(feature = "libspdk") {
+        providers.push(Provider::Libspdk);
+    }
+    Ok(engine_placement::machine(&topology, &providers))
 }
 
 pub(crate) fn wrong(cli: &Cli, errors: &ConfigErrors) -> CliError {

@@ -42,7 +42,7 @@ pub fn examine(root: &Root, questions: &Questions) -> Vec<Finding> {
         host::vfio(root, &present, &mut found);
         memory::locked(root, questions, &mut found);
     }
-    if !questions.need.devices.is_empty() {
+    if !questions.need.bytes.is_empty() {
         memory::huge(root, questions, is_uio, &mut found);
     }
     host::isolation(root, &questions.polled, &mut found);
@@ -56,11 +56,12 @@ pub fn examine(root: &Root, questions: &Questions) -> Vec<Finding> {
     found
 }
 
-/// What the engine asks before it opens the devices of its configuration. Nothing is read if it has none of kind `nvme`.
+/// What the engine asks before it opens the devices of its configuration. Nothing is read if it has none of kind `nvme`, and SPDK
+/// needs nothing.
 #[must_use]
 pub fn at_start(root: &Root, config: &Config) -> Vec<Finding> {
     let need = Need::of_config(root, config);
-    if need.devices.is_empty() {
+    if need.bytes.is_empty() {
         return Vec::new();
     }
     // Cores are what `keel engine topology` speaks of.

@@ -124,8 +124,9 @@ pub(crate) fn over_spdk() -> Vec<Stage> {
         "--package=spdk_sys",
         "--package=spdk_provider",
         "--package=engine_bench",
-        "--features=spdk_sys/libspdk,spdk_provider/libspdk,engine_bench/libspdk",
-        "--filterset=package(spdk_sys) + package(spdk_provider) + test(over_spdk)",
+        "--package=engine",
+        "--features=spdk_sys/libspdk,spdk_provider/libspdk,engine_bench/libspdk,engine/libspdk",
+        "--filterset=package(spdk_sys) + package(spdk_provider) + package(engine) + test(over_spdk)",
         "--no-fail-fast",
     ];
     const DOC: &[&str] = &[
@@ -135,15 +136,17 @@ pub(crate) fn over_spdk() -> Vec<Stage> {
         "--package=spdk_provider",
         "--features=spdk_sys/libspdk,spdk_provider/libspdk",
     ];
+    const BUILD: &[&str] = &["build", "--workspace", "--features=engine/libspdk"];
+    const VM: &[&str] = &["run", "--quiet", "--package", "vm_tests", "--", "run"];
+    let stage = |name, args| Stage {
+        name,
+        work: Work::OverSpdk(args),
+    };
     vec![
-        Stage {
-            name: "test",
-            work: Work::OverSpdk(RUN),
-        },
-        Stage {
-            name: "doctest",
-            work: Work::OverSpdk(DOC),
-        },
+        stage("test", RUN),
+        stage("doctest", DOC),
+        stage("build", BUILD),
+        stage("vm", VM),
     ]
 }
 
@@ -217,8 +220,10 @@ fn libspdk() -> Work {
             "spdk_provider",
             "--package",
             "engine_bench",
+            "--package",
+            "engine",
             "--features",
-            "spdk_sys/libspdk,spdk_provider/libspdk,engine_bench/libspdk",
+            "spdk_sys/libspdk,spdk_provider/libspdk,engine_bench/libspdk,engine/libspdk",
             "--all-targets",
             "--",
             "-D",
@@ -295,6 +300,8 @@ impl Stage {
             )),
             Work::OverSpdk(args) => {
                 let mut command = Command::new(cargo());
+                // The daemon's tests: the same as ever, over SPDK.
+                command.env("KEEL_TEST_PROVIDER", "libspdk");
                 command.args(*args).current_dir(root);
                 run(&mut command, io::stdout(), io::stderr())
             }

@@ -1,15 +1,15 @@
 //! Reactors on real OS threads: hosting, messages, sleeping and waking, shutdown.
-#![allow(missing_docs, reason = "a test")]
-
 use rustix::event::{EventfdFlags, eventfd};
-use spdk_reactor::{Depth, IdleGoal, Reactor, ReactorOptions, ReactorSet, StartError};
+use spdk_reactor::{IdleGoal, Reactor, ReactorOptions, ReactorSet, StartError};
 use spdk_thread::sync::remote_oneshot;
-use spdk_thread::{Interest, Period, PollResult, Thread, ThreadHandle, ThreadOptions, sleep};
+use spdk_thread::{Interest, Period, PollResult, Thread, ThreadHandle, sleep};
 use std::cell::RefCell;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
+
+use crate::setup;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -30,7 +30,7 @@ fn set(count: usize, idle_latency_us: u64) -> ReactorSet {
 
 fn host(set: &ReactorSet, reactor: usize, name: &str) -> ThreadHandle {
     set.reactors()[reactor]
-        .spawn_thread(name, ThreadOptions::default(), |_| {})
+        .spawn_thread(name, setup::thread_options(), |_| {})
         .expect("a reactor takes a thread")
 }
 
@@ -57,7 +57,7 @@ fn a_message_reaches_a_sleeping_reactor() {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
-    assert!(set.reactors()[0].stats().at(Depth::Sleep).count > 0);
+    assert!(set.reactors()[0].stats().at(setup::REST).count > 0);
     set.shutdown(PATIENCE).expect("nothing holds it");
     assert!(thread.is_exited());
     assert!(thread.send(|_| {}).is_err());
@@ -222,7 +222,7 @@ fn a_reactor_turned_by_hand_hosts_threads_in_order() {
     let order = Rc::new(RefCell::new(Vec::new()));
     let mut pollers = Vec::new();
     for name in ["first", "second"] {
-        let thread = reactor.spawn_thread(name, ThreadOptions::default());
+        let thread = reactor.spawn_thread(name, setup::thread_options());
         let order = order.clone();
         pollers.push(
             thread.register_poller("note", Period::EveryTurn, move |now| {

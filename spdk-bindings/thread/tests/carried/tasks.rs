@@ -1,8 +1,6 @@
 //! Tasks: order, waking, joining, aborting, bounds, and the primitives between them.
-#![allow(missing_docs, reason = "a test")]
-
 use spdk_thread::sync::{LocalReceiver, Notify, Semaphore, channel, oneshot, remote_oneshot};
-use spdk_thread::testing::{Lockstep, Trace};
+use spdk_thread::testing::Trace;
 use spdk_thread::{
     Elapsed, JoinError, SpawnError, TaskState, ThreadOptions, current, sleep, timeout, yield_now,
 };
@@ -12,9 +10,11 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+use crate::setup;
+
 #[test]
 fn ready_tasks_run_once_per_turn_in_order() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let trace = Trace::new();
     for name in ["a", "b"] {
@@ -53,7 +53,7 @@ fn ready_tasks_run_once_per_turn_in_order() {
 
 #[test]
 fn joining_gives_the_output_whether_it_waits_or_not() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let own = thread.clone();
     let sum = lockstep.block_on(&thread, async move {
@@ -74,7 +74,7 @@ fn joining_gives_the_output_whether_it_waits_or_not() {
 
 #[test]
 fn dropping_the_handle_detaches_and_drops_the_output() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let alive = Rc::new(());
     let (running, done) = (alive.clone(), alive.clone());
@@ -109,7 +109,7 @@ fn aborting_drops_the_future_in_the_next_turn_without_polling_it() {
             self.0.log(format!("{} dropped", self.1));
         }
     }
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let trace = Trace::new();
     let guarded = |name: &'static str| {
@@ -151,7 +151,7 @@ fn aborting_drops_the_future_in_the_next_turn_without_polling_it() {
 
 #[test]
 fn a_task_can_abort_itself() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let slot = Rc::new(RefCell::new(None::<spdk_thread::JoinHandle<()>>));
     let own = slot.clone();
@@ -171,7 +171,7 @@ fn a_task_can_abort_itself() {
 
 #[test]
 fn the_bound_on_tasks_holds_and_slots_are_reused() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread_with(
         "a",
         ThreadOptions {
@@ -201,7 +201,7 @@ fn the_bound_on_tasks_holds_and_slots_are_reused() {
 
 #[test]
 fn without_room_for_kept_memory_tasks_run_and_free_theirs() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let options = ThreadOptions {
         max_tasks: 4,
         task_pool_bytes: 0,
@@ -227,7 +227,7 @@ fn without_room_for_kept_memory_tasks_run_and_free_theirs() {
 #[test]
 fn a_million_tasks_queue_run_in_order_and_the_next_one_is_refused() {
     const MANY: u32 = 1_000_000;
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread_with(
         "a",
         ThreadOptions {
@@ -257,7 +257,7 @@ fn a_million_tasks_queue_run_in_order_and_the_next_one_is_refused() {
 
 #[test]
 fn standard_wakers_work_from_other_os_threads_and_after_the_task_has_ended() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let kept: Rc<RefCell<Option<Waker>>> = Rc::default();
     // One type of tasks: the second one gets the first one's slot.
@@ -301,7 +301,7 @@ fn standard_wakers_work_from_other_os_threads_and_after_the_task_has_ended() {
 
 #[test]
 fn an_answer_comes_from_another_os_thread() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let (sender, receiver) = remote_oneshot::channel();
     let task = thread.spawn("asks", receiver).expect("room");
@@ -331,7 +331,7 @@ fn primitives_keep_the_waker_of_a_combinator() {
             self.1.wake_by_ref();
         }
     }
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let (sender, mut receiver) = oneshot::channel::<u32>();
     let woken = Rc::new(Cell::new(0));
@@ -353,7 +353,7 @@ fn primitives_keep_the_waker_of_a_combinator() {
 
 #[test]
 fn sleeps_wake_by_deadline_and_are_withdrawn_when_dropped() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let trace = Trace::new();
     for ns in [30u64, 10, 20] {
@@ -386,7 +386,7 @@ fn sleeps_wake_by_deadline_and_are_withdrawn_when_dropped() {
 
 #[test]
 fn semaphores_serve_in_order_and_survive_those_who_leave() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let trace = Trace::new();
     let semaphore = Semaphore::new(2);
@@ -429,7 +429,7 @@ fn semaphores_serve_in_order_and_survive_those_who_leave() {
 
 #[test]
 fn signals_are_kept_once_and_passed_on() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let notify = Rc::new(Notify::new());
     let trace = Trace::new();
@@ -461,7 +461,7 @@ fn signals_are_kept_once_and_passed_on() {
 
 #[test]
 fn a_bounded_queue_blocks_its_senders_in_order() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let (sender, mut receiver) = channel::<u32>(2);
     for value in 0..5 {
@@ -507,7 +507,7 @@ fn a_drop_that_panics_is_contained() {
             }
         }
     }
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let bad = Bad;
     let task = thread
@@ -531,7 +531,7 @@ fn a_drop_that_panics_is_contained() {
 
 #[test]
 fn tasks_say_what_they_wait_for() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let semaphore = Semaphore::new(0);
     let handles = [
@@ -565,7 +565,7 @@ fn tasks_say_what_they_wait_for() {
 
 #[test]
 fn a_quiet_task_runs_and_does_not_make_its_thread_busy() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("t");
     let runs = Rc::new(Cell::new(0));
     let seen = Rc::clone(&runs);

@@ -1,8 +1,5 @@
 //! The end of a thread: what holds it is named, and nothing that was accepted is lost.
-#![allow(missing_docs, reason = "a test")]
-
 use rustix::event::{EventfdFlags, eventfd};
-use spdk_thread::testing::Lockstep;
 use spdk_thread::{
     ChannelError, FdChange, Interest, IoDevice, Period, PollResult, SendError, SpawnError, Thread,
     sleep,
@@ -12,9 +9,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::setup;
+
 #[test]
 fn everything_that_holds_a_thread_is_named() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let device = IoDevice::new("disk0", |_: &Thread| Ok::<_, std::io::Error>(()));
     let poller = thread.register_poller("heartbeat", Period::Nanos(5), |_| PollResult::Idle);
@@ -68,7 +67,7 @@ fn everything_that_holds_a_thread_is_named() {
 
 #[test]
 fn a_message_that_arrives_with_the_exit_runs_and_may_hold_the_thread_again() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     thread_local!(static KEPT: RefCell<Option<spdk_thread::Poller>> = const { RefCell::new(None) });
     thread.request_exit();
@@ -96,7 +95,7 @@ fn a_channel_is_shared_on_its_thread_and_destroyed_when_nobody_refers_to_it() {
             self.1.fetch_add(1, Ordering::Relaxed);
         }
     }
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let (a, b) = (lockstep.thread("a"), lockstep.thread("b"));
     let dropped = Arc::new(AtomicU32::new(0));
     let counter = dropped.clone();
@@ -131,7 +130,7 @@ fn a_channel_is_shared_on_its_thread_and_destroyed_when_nobody_refers_to_it() {
 
 #[test]
 fn a_constructor_that_fails_is_passed_on() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let device = IoDevice::<()>::new("disk", |_: &Thread| Err("no queue pair left"));
     let error = thread.get_io_channel(&device).expect_err("fails");
@@ -155,7 +154,7 @@ fn changes(thread: &Thread) -> Vec<(u32, Interest, bool)> {
 
 #[test]
 fn watches_are_armed_on_demand_and_quiet_when_nobody_takes() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let fd = Rc::new(eventfd(0, EventfdFlags::empty()).expect("eventfd"));
     let watch = thread.watch_fd(fd, Interest::BOTH);
@@ -193,7 +192,7 @@ fn watches_are_armed_on_demand_and_quiet_when_nobody_takes() {
 
 #[test]
 fn tasks_wait_for_descriptors() {
-    let mut lockstep = Lockstep::new();
+    let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let fd = Rc::new(eventfd(0, EventfdFlags::empty()).expect("eventfd"));
     let watch = Rc::new(thread.watch_fd(fd, Interest::BOTH));
