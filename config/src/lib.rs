@@ -62,7 +62,7 @@ pub use document::Document;
 pub use engine::{Engine, Hugepages};
 pub use error::{ConfigError, ConfigErrors, Kind};
 pub use explain::{UnknownKey, explain, keys};
-pub use group::{Group, GroupMember, GroupSource};
+pub use group::{Etcd, Group, GroupMember, GroupSource};
 pub use health::Health;
 pub use machine::{Machine, MachineCpu, PathInfo, PathKind, UnusableCpu};
 pub use services::{Drpc, LogFormat, Modules, Rpc, Telemetry};

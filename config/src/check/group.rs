@@ -9,7 +9,10 @@ pub(super) fn check(rules: &mut Rules<'_>) {
     if rules.sound(&["group.source", "group.member"]) {
         members_are_the_sources(rules);
     }
-    if rules.config.group.member.is_empty() || !rules.sound(&["group.member"]) {
+    let group = &rules.config.group;
+    // A list that would be ignored is not looked at.
+    let is_used = !matches!(group.source, Some(GroupSource::Control | GroupSource::Etcd));
+    if group.member.is_empty() || !is_used || !rules.sound(&["group.member"]) {
         return;
     }
     members_differ(rules);
@@ -46,10 +49,13 @@ fn members_are_the_sources(rules: &mut Rules<'_>) {
             help: "add all engines, this one among them, or leave `source` out for an engine that is alone".into(),
             also: None,
         }),
-        Some(GroupSource::Control) if !group.member.is_empty() => rules.report(Fault {
+        Some(source @ (GroupSource::Control | GroupSource::Etcd)) if !group.member.is_empty() => rules.report(Fault {
             kind: Kind::Conflict,
             key: "group.member",
-            message: "members stand in this file, but the source of the group is `control`".into(),
+            message: match source {
+                GroupSource::Etcd => "members stand in this file, but the source of the group is `etcd`".into(),
+                _ => "members stand in this file, but the source of the group is `control`".into(),
+            },
             label: "would be ignored",
             help: "remove them, or set `group.source = \"static\"`".into(),
             also: Some(("group.source", "who says the members")),

@@ -4,6 +4,7 @@
 //! that it reads was already reported.
 
 mod devices;
+mod etcd;
 mod files;
 mod group;
 mod network;
@@ -23,6 +24,7 @@ pub(crate) fn all(rules: &mut Rules<'_>) {
     files::check(rules);
     network::check(rules);
     group::check(rules);
+    etcd::check(rules);
 }
 
 /// What rules read, and what they found.

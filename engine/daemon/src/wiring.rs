@@ -89,6 +89,23 @@ pub(crate) fn bulk(config: &Config) -> Vec<BulkClass> {
     vec![class(SMALL, 8), class(PIECE, 3), class(LARGE, 2)]
 }
 
+/// Where etcd is. What was seen of it is kept beside the engine's uuid.
+pub(crate) fn etcd(config: &Config) -> engine_etcd::Options {
+    let etcd = &config.group.etcd;
+    let identity = etcd.certificate.clone().zip(etcd.key.clone());
+    engine_etcd::Options {
+        endpoints: etcd.endpoints.clone(),
+        prefix: format!(
+            "{}/{}",
+            etcd.prefix.trim_end_matches('/'),
+            config.engine.system
+        ),
+        lease: Duration::from_secs(etcd.lease_s.into()),
+        tls: etcd.ca.clone().map(|ca| engine_etcd::Tls { ca, identity }),
+        storage: config.engine.storage_dir.clone(),
+    }
+}
+
 pub(crate) fn rpc(
     config: &Config,
     membership: &Membership,

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine_config::{Config, GroupSource};
+use engine_etcd::Etcd;
 use engine_membership::{Announcement, Desk, Listed, Map, Member, Source, Told};
 use engine_rpc::{Heartbeat, Membership, Registry, Request, Seen};
 use engine_xstream::{Xstream, Xstreams};
@@ -30,6 +31,7 @@ pub(crate) use status::{dead_ranks, status};
 use crate::error::BootError;
 use crate::identity::Identity;
 use crate::state::{Engine, NO_RANK};
+use crate::wiring;
 
 /// For the system xstream to begin asking.
 const START: Duration = Duration::from_secs(5);
@@ -60,6 +62,7 @@ fn source(config: &Config) -> Result<Option<Box<dyn Source>>, BootError> {
     Ok(match config.group_source() {
         None => None,
         Some(GroupSource::Control) => Some(Box::new(Told)),
+        Some(GroupSource::Etcd) => Some(Box::new(Etcd::new(wiring::etcd(config)))),
         Some(GroupSource::Static) => {
             let member = |member: &engine_config::GroupMember| Member {
                 rank: member.rank,
@@ -131,7 +134,12 @@ pub(crate) fn start(
         uuid: engine.uuid.to_string(),
         rank: Some(engine.rank()).filter(|rank| *rank != NO_RANK),
         incarnation: engine.membership.incarnation(),
-        address: listens.unwrap_or(engine.config.rpc.listen),
+        address: engine
+            .config
+            .group
+            .address
+            .or(listens)
+            .unwrap_or(engine.config.rpc.listen),
     };
     let desk: Arc<dyn Desk> = Arc::clone(&engine.group) as Arc<dyn Desk>;
     source.start(me, desk).map_err(BootError::cannot_use)?;

@@ -43,6 +43,7 @@ pub(crate) async fn status(engine: &Engine) -> keel::GroupStatus {
         None => "",
         Some(GroupSource::Static) => "static",
         Some(GroupSource::Control) => "control",
+        Some(GroupSource::Etcd) => "etcd",
     };
     keel::GroupStatus {
         system: engine.config.engine.system.clone(),

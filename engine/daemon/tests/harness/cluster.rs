@@ -9,6 +9,7 @@ use drpc_wire::{keel, methods, mgmt, modules};
 use engine_cert::{Authority, Pair, Request, Validity, write_pair};
 
 use super::config::{Config, Kind};
+use super::etcd::EtcdServer;
 use super::process::{Engine, eventually};
 
 /// How often engines of a test ask for each other, and how long one may be silent.
@@ -45,6 +46,14 @@ impl Cluster {
     /// The section of an engine that is told who its group is.
     pub fn told() -> String {
         format!("[group]\nsource = \"control\"\n{BEAT}")
+    }
+
+    /// The section of an engine whose group is in etcd, with the shortest lease.
+    pub fn in_etcd(etcd: &EtcdServer) -> String {
+        format!(
+            "[group]\nsource = \"etcd\"\n{BEAT}[group.etcd]\nendpoints = [\"{}\"]\nlease_s = 2\n",
+            etcd.front()
+        )
     }
 
     /// Configurations of `ranks` engines, none of which runs.

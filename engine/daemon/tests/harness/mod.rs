@@ -10,12 +10,17 @@
 
 mod cluster;
 mod config;
+mod etcd;
 mod libraries;
+mod machines;
 mod network;
 mod process;
+mod wire;
 
 pub use cluster::Cluster;
 pub use config::{Config, Kind, is_over_spdk};
+pub use etcd::EtcdServer;
+pub use machines::{Machine, Machines};
 pub use network::Network;
 pub use process::{Engine, Exited, PATIENCE, eventually};
 

@@ -6,18 +6,24 @@ use std::process::{Command, Stdio};
 /// Namespaces on a bridge that nothing else is on. Dropped, they go.
 pub struct Network {
     pid: u32,
-    ranks: u8,
+    hosts: Vec<[u8; 4]>,
 }
 
 impl Network {
     /// `Err` says why this machine cannot have one.
     pub fn new(ranks: u8) -> Result<Network, String> {
+        let pid = std::process::id();
+        Network::with_addresses(ranks, |rank| [10, 213, pid as u8, rank + 1])
+    }
+
+    /// The same with these addresses, all in one network of 256.
+    pub fn with_addresses(ranks: u8, host: impl Fn(u8) -> [u8; 4]) -> Result<Network, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("network namespaces need root".to_owned());
         }
         let network = Network {
             pid: std::process::id(),
-            ranks,
+            hosts: (0..ranks).map(host).collect(),
         };
         network.make()?;
         Ok(network)
@@ -27,7 +33,7 @@ impl Network {
         let bridge = self.bridge();
         ip(&format!("link add {bridge} type bridge"))?;
         ip(&format!("link set {bridge} up"))?;
-        for rank in 0..self.ranks {
+        for rank in self.ranks() {
             let (space, wire) = (self.space(rank), self.wire(rank));
             let address = self.address(rank).ip();
             ip(&format!("netns add {space}"))?;
@@ -40,6 +46,10 @@ impl Network {
             ip(&format!("-n {space} link set lo up"))?;
         }
         Ok(())
+    }
+
+    fn ranks(&self) -> std::ops::Range<u8> {
+        0..u8::try_from(self.hosts.len()).expect("a few")
     }
 
     fn bridge(&self) -> String {
@@ -57,7 +67,7 @@ impl Network {
 
     /// Where a rank's data RPC listens.
     pub fn address(&self, rank: u8) -> SocketAddr {
-        SocketAddr::from(([10, 213, self.pid as u8, rank + 1], 10_010))
+        SocketAddr::from((self.hosts[usize::from(rank)], 10_010))
     }
 
     /// Cuts a rank off: neither end hears of it.
@@ -74,7 +84,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         // What was not made cannot be removed, which is well.
-        for rank in 0..self.ranks {
+        for rank in self.ranks() {
             let _ = ip(&format!("netns del {}", self.space(rank)));
         }
         let _ = ip(&format!("link del {}", self.bridge()));
