@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that CI runs. All stages run, whatever fails; then one table and one closing line.
 
 mod counts;
+mod etcd;
 mod stage;
 mod table;
 

@@ -9,6 +9,7 @@ use std::thread;
 use anyhow::{Context, Result};
 
 use super::counts::{Counts, SKIPPED_BECAUSE, skipped};
+use super::etcd;
 
 /// How a program says that it could not test anything here: this exit code (automake's), and a line with the reason.
 const SKIPPED: i32 = 77;
@@ -28,7 +29,9 @@ enum Work {
         env: Vec<(&'static str, OsString)>,
         needs: Option<&'static str>,
     },
-    /// The same, over C SPDK: skipped where it is not installed. A process for each test, which nextest gives.
+    /// etcd, which tests of membership start: installed if that can be done without asking, and else named.
+    Etcd,
+    /// A cargo command over C SPDK: skipped where it is not installed. A process for each test, which nextest gives.
     OverSpdk(&'static [&'static str]),
 }
 
@@ -54,7 +57,7 @@ impl Outcome {
         }
     }
 
-    fn skipped(why: String) -> Outcome {
+    pub(super) fn skipped(why: String) -> Outcome {
         println!("{SKIPPED_BECAUSE}{why}");
         Outcome {
             passed: 0,
@@ -69,7 +72,7 @@ impl Outcome {
     }
 
     /// A stage that fails with no failed test (it did not compile, it was killed) counts as one failure.
-    fn of(succeeded: bool, counts: Counts, unable: Vec<String>) -> Outcome {
+    pub(super) fn of(succeeded: bool, counts: Counts, unable: Vec<String>) -> Outcome {
         let passed = if succeeded && counts.passed == 0 {
             1
         } else {
@@ -190,6 +193,10 @@ pub(crate) fn all(root: &Path) -> Vec<Stage> {
             name: "libspdk",
             work: libspdk(),
         },
+        Stage {
+            name: "etcd",
+            work: Work::Etcd,
+        },
         // Tests start the daemon and load modules: programs and shared libraries must be there.
         cargo("build", &["build", "--workspace"]),
         tests(),
@@ -263,6 +270,7 @@ impl Stage {
     pub(crate) fn shown(&self) -> String {
         match &self.work {
             Work::Check => "cargo xtask check".into(),
+            Work::Etcd => format!("etcd --version || {}", etcd::INSTALL.join(" ")),
             Work::OverSpdk(args) => format!("cargo {}", args.join(" ")),
             Work::Cargo { args, env, .. } => {
                 let env: Vec<String> = env
@@ -284,8 +292,10 @@ impl Stage {
                         passed: 0,
                         failed: failures,
                     },
+                    Vec::new(),
                 ))
             }
+            Work::Etcd => Ok(etcd::stage()),
             Work::Cargo {
                 needs: Some(tool), ..
             } if !is_installed(tool) => {
