@@ -7,13 +7,14 @@
 
 mod harness;
 
+use std::fs::File;
 use std::io::Cursor;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
 use drpc_wire::{Message, keel, methods, modules};
-use harness::{Config, Engine, Kind, bytes, eventually};
+use harness::{Cluster, Config, Engine, EtcdServer, Kind, bytes, eventually};
 use obj_client::{Container, Pool, PutOptions};
 use obj_proto::{Op, PIECE_SIZE, csums, main_tag, wire};
 
@@ -159,25 +160,83 @@ fn leases_are_looked_at(pool: &Pool, cont: &Container) {
     eventually("it is freed", || (used() == before).then_some(()));
 }
 
+/// A time of day for the engines of these configurations.
+struct Clock(File);
+
+impl Clock {
+    fn of<'a>(configs: impl IntoIterator<Item = &'a mut Config>) -> Clock {
+        let mut configs = configs.into_iter().peekable();
+        let dir = configs.peek().expect("an engine").path().to_owned();
+        let (shim, clock) = (build(&dir), dir.join("ahead"));
+        std::fs::write(&clock, 0i64.to_ne_bytes()).unwrap();
+        for config in configs {
+            config.env = vec![
+                ("LD_PRELOAD", shim.clone()),
+                ("KEEL_TEST_CLOCK", clock.display().to_string()),
+            ];
+        }
+        Clock(File::options().write(true).open(&clock).unwrap())
+    }
+
+    fn set(&self, years: i64) {
+        self.0
+            .write_all_at(&(years * YEAR).to_ne_bytes(), 0)
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_lease_in_etcd_outlives_jumps_of_the_time_of_day() {
+    let etcd = match EtcdServer::start() {
+        Ok(etcd) => etcd,
+        Err(why) => return skipped(&why),
+    };
+    let mut cluster = Cluster::prepare(2, &["mgmt", "obj"]);
+    for config in &mut cluster.configs {
+        config.more = Cluster::in_etcd(&etcd);
+    }
+    let clock = Clock::of(&mut cluster.configs);
+    cluster.engines[0] = Some(cluster.configs[0].start());
+    let before = eventually("it leads", || {
+        let status = cluster.status(0);
+        (status.leader == Some(0)).then_some(status.term)
+    });
+    for years in [10, -10, 0] {
+        clock.set(years);
+        // A whole life of another engine: leases are renewed meanwhile.
+        cluster.engines[1] = Some(cluster.configs[1].start());
+        eventually("both are there", || {
+            let status = cluster.status(1);
+            (status.members.len() == 2 && status.leader == Some(0)).then_some(())
+        });
+        let engine = cluster.engines[1].take().unwrap();
+        engine.terminate().expect(0, "stopped");
+        let status = cluster.status(0);
+        assert_eq!((status.leader, status.term), (Some(0), before));
+        assert_eq!(status.incarnation, 1);
+    }
+    let log = cluster.engine(0).log();
+    assert!(!log.contains("group_source_lost"), "{log}");
+    assert_eq!(log.matches("leads the group").count(), 1, "{log}");
+    cluster.stop();
+}
+
+#[expect(clippy::print_stderr, reason = "who runs the tests has to hear of it")]
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
 #[test]
 fn what_is_timed_does_not_notice_that_the_time_of_day_jumps() {
     let mut config = Config::new(1, Kind::Malloc);
-    let clock = config.path().join("ahead");
-    std::fs::write(&clock, 0i64.to_ne_bytes()).unwrap();
-    config.env = vec![
-        ("LD_PRELOAD", build(config.path())),
-        ("KEEL_TEST_CLOCK", clock.display().to_string()),
-    ];
-    let clock = std::fs::File::options().write(true).open(&clock).unwrap();
+    let clock = Clock::of([&mut config]);
     let engine = config.start();
     let pool = engine.connect().create_pool("tank", 32 << 20).unwrap();
     let cont = pool.create_container("cont").unwrap();
     let began = put(&cont, "before");
     let mut upload = Upload::begin(&engine, &cont);
     for years in [10, -10, 0] {
-        clock
-            .write_all_at(&(years * YEAR).to_ne_bytes(), 0)
-            .unwrap();
+        clock.set(years);
         let modified = put(&cont, "stamp") as i64 - began as i64;
         let shown = modified / (YEAR * NS as i64 - NS as i64 * 86_400);
         assert_eq!(shown, years, "the engine's time of day has jumped");
