@@ -81,8 +81,13 @@ fn endpoint(
 
 /// All that stands behind an error, in one line.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
+    with_sources(error.to_string(), error.source())
+}
+
+fn with_sources(
+    mut text: String,
+    mut source: Option<&(dyn std::error::Error + 'static)>,
+) -> String {
     while let Some(error) = source {
         let more = error.to_string();
         // Some say what their source says.
@@ -271,10 +276,11 @@ impl Client {
 }
 
 fn status(status: tonic::Status) -> ClientError {
-    ClientError::Status(match status.message() {
+    let text = match status.message() {
         "" => status.code().to_string(),
         message => message.to_owned(),
-    })
+    };
+    ClientError::Status(with_sources(text, std::error::Error::source(&status)))
 }
 
 /// What happens.
