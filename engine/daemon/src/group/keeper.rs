@@ -177,6 +177,7 @@ impl GroupKeeper {
             return;
         };
         let before = std::mem::replace(&mut locked(&self.state).standing, report.standing.clone());
+        self.meter.hears(report.standing.connected);
         self.stands(&before, &report.standing);
         if report.incarnation != self.membership.incarnation() {
             let me = self.membership.me();

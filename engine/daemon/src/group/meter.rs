@@ -8,6 +8,7 @@ pub(super) struct Meter {
     version: Gauge,
     members: Gauge,
     leads: Gauge,
+    source: Gauge,
     joined: Counter,
     left: Counter,
     reborn: Counter,
@@ -21,11 +22,17 @@ impl Meter {
             version: gauge("keel_group_version", &[]),
             members: gauge("keel_group_members", &[]),
             leads: gauge("keel_group_leads", &[]),
+            source: gauge("keel_group_source_connected", &[]),
             joined: changes("joined"),
             left: changes("left"),
             reborn: changes("reborn"),
             leader: changes("leader"),
         }
+    }
+
+    /// Whether the source is heard.
+    pub(super) fn hears(&self, source: bool) {
+        self.source.set(if source { 1.0 } else { 0.0 });
     }
 
     /// After changes that led to this.
