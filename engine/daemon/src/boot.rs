@@ -128,8 +128,7 @@ fn start(
         &plan,
         libspdk.as_mut(),
         (&identity, &place),
-        sender,
-        log.clone(),
+        (sender, log.clone()),
         &registries,
         &mut phases,
     )?;
@@ -177,8 +176,7 @@ fn assemble(
     plan: &Plan,
     mut libspdk: Option<&mut Libspdk>,
     (identity, place): (&Identity, &Place),
-    events: Events,
-    log: LogControl,
+    (events, log): (Events, LogControl),
     registries: &Registries,
     phases: &mut Phases,
 ) -> Result<(Arc<Engine>, Modules), BootError> {

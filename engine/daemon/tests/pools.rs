@@ -131,6 +131,21 @@ fn a_pools_namespace_counts_its_connections() {
     engine.terminate().expect(0, "stopped");
 }
 
+/// The status of giving a pool this label over dRPC.
+fn label_pool(engine: &Engine, pool: uuid::Uuid, label: &str) -> i32 {
+    let property = mgmt::PoolProperty {
+        number: 1,
+        value: Some(mgmt::pool_property::Value::Strval(label.to_owned())),
+    };
+    let request = mgmt::PoolSetPropReq {
+        id: pool.to_string(),
+        properties: vec![property],
+        ..Default::default()
+    };
+    let answer: mgmt::PoolSetPropResp = engine.ask(modules::MGMT, methods::POOL_SET_PROP, &request);
+    answer.status
+}
+
 #[test]
 fn new_labels_reach_the_caches_of_targets_and_live_on() {
     let config = Config::new(2, Kind::File);
@@ -147,22 +162,8 @@ fn new_labels_reach_the_caches_of_targets_and_live_on() {
         assert_eq!(pool.map(target).unwrap().label, "tank");
         assert_eq!(cont.properties(target).unwrap().label, "photos");
     }
-    let set = |label: &str| {
-        let property = mgmt::PoolProperty {
-            number: 1,
-            value: Some(mgmt::pool_property::Value::Strval(label.to_owned())),
-        };
-        let request = mgmt::PoolSetPropReq {
-            id: own.to_string(),
-            properties: vec![property],
-            ..Default::default()
-        };
-        let answer: mgmt::PoolSetPropResp =
-            engine.ask(modules::MGMT, methods::POOL_SET_PROP, &request);
-        answer.status
-    };
-    assert_eq!(set("other"), Der::EXIST.neg());
-    assert_eq!(set("lake"), 0);
+    assert_eq!(label_pool(&engine, own, "other"), Der::EXIST.neg());
+    assert_eq!(label_pool(&engine, own, "lake"), 0);
     let taken = pool.rename_container("photos", "taken").unwrap_err();
     assert_eq!(taken.der(), Der::EXIST, "{taken}");
     pool.rename_container("photos", "pictures").unwrap();

@@ -153,6 +153,7 @@ pub(crate) async fn ask(ranks: &Ranks, to: Rank, ns: NsId, key: &Key) -> Result<
         opcode: Opcode::new(IV_MODULE, VERSION, INDEX),
         body: question.encode_to_vec(),
         bulk: None,
+        offer: None,
         limit: PATIENCE,
         again: Again::No,
     };

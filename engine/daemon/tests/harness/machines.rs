@@ -179,7 +179,7 @@ impl Machine {
                 "private",
             ])
             .args(["--pid", "--fork", "--kill-child", "sh", "-c", BOOT, "boot"])
-            .args([root.as_path(), programs, libraries::folder()])
+            .args([&root, programs, libraries::folder()])
             .stdin(Stdio::null())
             .spawn()
             .expect("a machine");

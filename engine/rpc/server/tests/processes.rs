@@ -151,20 +151,20 @@ fn a_peer_that_dies_under_load_is_called_on_in_its_next_life() {
     here.run(0, || known(1));
     let addresses = [here.addr(), at];
     let done = Arc::new(AtomicU64::new(0));
-    let before = std::thread::scope(|scope| {
+    let (before, _next_life) = std::thread::scope(|scope| {
         let (here, loaded) = (&here, Arc::clone(&done));
         scope.spawn(move || load(here, &loaded));
         answers(&done, 300);
         other.signal(Signal::KILL);
         drop(other);
         let before = done.load(Ordering::SeqCst);
-        other = Process::start(&Role {
+        let next_life = Process::start(&Role {
             life: 2,
             listen: at,
             group: addresses.to_vec(),
             ..role
         });
-        before
+        (before, next_life)
     });
     let (different, most) = count(&here);
     assert_eq!(most, 1, "each once in this life");
@@ -231,12 +231,14 @@ fn client_speaks(addr: SocketAddr, known: &[u8]) -> Result<u8, String> {
     Ok(version)
 }
 
+type Spoken = Result<u8, Der>;
+
 #[test]
 fn old_and_new_speak_the_highest_version_that_both_know() {
     let old = Process::start(&Role::new(1, &[1, 2]));
     let new = Process::start(&Role::new(2, &[2, 3]));
     let here = Engine::start(1);
-    let cases: [(&'static [u8], Result<u8, Der>, Result<u8, Der>); 5] = [
+    let cases: [(&'static [u8], Spoken, Spoken); 5] = [
         (&[1], Ok(1), Err(Der::PROTO)),
         (&[1, 2], Ok(2), Ok(2)),
         (&[2, 3], Ok(2), Ok(3)),

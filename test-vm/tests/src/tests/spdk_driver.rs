@@ -23,10 +23,13 @@ pub(crate) fn power_cut(rig: &mut Rig) -> Result<()> {
     ends::nothing_acknowledged_is_lost(rig, devices, End::PowerCut, 2)
 }
 
+/// Gives the devices to a driver.
+type Bind = fn(&mut Rig) -> Result<Vec<Device>>;
+
 /// The same device, the same blocks, whoever drives it.
 pub(crate) fn all_drivers(rig: &mut Rig) -> Result<()> {
     let mut load = Load::new(1, ends::options());
-    let drivers: [fn(&mut Rig) -> Result<Vec<Device>>; 5] = [
+    let drivers: [Bind; 5] = [
         devices,
         super::user_driver::devices,
         devices,

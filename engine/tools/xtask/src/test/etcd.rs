@@ -28,7 +28,7 @@ pub(super) fn stage() -> Outcome {
     };
     let there = || runs(&["etcd", "--version"]);
     if there() || (runs(&INSTALL) && there()) {
-        return Outcome::of(true, Counts::default());
+        return Outcome::of(true, Counts::default(), Vec::new());
     }
     Outcome::skipped(format!(
         "etcd is not installed, and tests of membership need it (sudo {})",
