@@ -6,6 +6,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::cargo::cargo;
+
 /// Programs, modules, the agent, and the program that starts VMs.
 const ALL: [&str; 7] = [
     "engine",
@@ -45,8 +47,7 @@ pub(crate) fn bench(root: &Path, Bench::Vm(args): &Bench) -> Result<ExitCode> {
 }
 
 fn start(root: &Path, packages: &[&str], optimised: bool, args: &[String]) -> Result<ExitCode> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
+    let mut build = cargo();
     build.current_dir(root).args(["build", "--locked"]);
     build.args(packages.iter().flat_map(|package| ["--package", package]));
     if optimised {

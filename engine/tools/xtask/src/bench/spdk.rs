@@ -7,6 +7,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::cargo::cargo;
+
 /// Bytes of one I/O.
 const SIZE: &str = "4096";
 const DEVICES: [&str; 2] = ["null", "malloc"];
@@ -99,8 +101,7 @@ fn messages(dir: &Path, scratch: &Path) -> Result<PathBuf> {
 
 /// `keel` with both providers, optimised.
 fn build(root: &Path, dir: &Path) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let status = cargo()
         .current_dir(root)
         .env("SPDK_DIR", dir)
         .args(["build", "--release", "--package", "engine_ctl"])

@@ -7,7 +7,7 @@ mod files;
 mod report;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use self::engine::Engine;
 use self::files::{Files, Item};
 use self::report::Report;
+use crate::cargo::cargo;
 
 const CONFIG: &str = "config/examples/dev.toml";
 const POOL: &str = "demo";
@@ -91,11 +92,10 @@ pub(crate) struct Programs {
 
 fn build(root: &Path) -> Result<Programs> {
     println!("building (the first time takes some minutes)");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let packages = ["engine", "engine_ctl", "hello", "iv_demo", "mgmt", "obj"]
         .iter()
         .flat_map(|package| ["--package", package]);
-    let status = Command::new(cargo)
+    let status = cargo()
         .current_dir(root)
         .args(["build", "--release", "--locked"])
         .args(packages)

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use super::counts::{Counts, SKIPPED_BECAUSE, skipped};
 use super::etcd;
+use crate::cargo::cargo;
 
 /// How a program says that it could not test anything here: this exit code (automake's), and a line with the reason.
 const SKIPPED: i32 = 77;
@@ -309,14 +310,14 @@ impl Stage {
                 "each test needs a process of its own, and cargo-nextest is not installed (cargo install cargo-nextest)".to_owned(),
             )),
             Work::OverSpdk(args) => {
-                let mut command = Command::new(cargo());
+                let mut command = cargo();
                 // The daemon's tests: the same as ever, over SPDK.
                 command.env("KEEL_TEST_PROVIDER", "libspdk");
                 command.args(*args).current_dir(root);
                 run(&mut command, io::stdout(), io::stderr())
             }
             Work::Cargo { args, env, .. } => {
-                let mut command = Command::new(cargo());
+                let mut command = cargo();
                 command
                     .args(*args)
                     .envs(env.iter().cloned())
@@ -337,12 +338,8 @@ fn has_spdk() -> bool {
     std::env::var_os("SPDK_DIR").is_some() || known()
 }
 
-fn cargo() -> OsString {
-    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
-}
-
 fn is_installed(subcommand: &str) -> bool {
-    let version = Command::new(cargo())
+    let version = cargo()
         .args([subcommand, "--version"])
         .stdin(Stdio::null())
         .output();
