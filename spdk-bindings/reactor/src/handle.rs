@@ -1,5 +1,6 @@
 //! A reactor seen from other OS threads.
 
+use crate::idle::IdleGoal;
 use crate::stats::{Published, ReactorStats};
 use engine_telemetry::{Histogram, Kind};
 use spdk_env::Notifier;
@@ -31,6 +32,8 @@ const COMMANDS: usize = 1024;
 pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) cpu: Option<usize>,
+    /// As low as its latency goal allows: 0 polls always.
+    pub(crate) goal: IdleGoal,
     pub(crate) doorbell: Notifier,
     pub(crate) stats: Published,
     /// The kernel's number of the OS thread; 0 before the loop is made.
@@ -44,6 +47,10 @@ impl Wake for Shared {
     #[inline]
     fn wake(&self) {
         self.doorbell.notify();
+    }
+
+    fn sleeps(&self) -> bool {
+        self.goal.ns() > 0
     }
 }
 
@@ -94,11 +101,13 @@ impl ReactorHandle {
     pub(crate) fn new(
         name: String,
         cpu: Option<usize>,
+        goal: IdleGoal,
     ) -> std::io::Result<(ReactorHandle, mpsc::Receiver<Command>)> {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let shared = Shared {
             name,
             cpu,
+            goal,
             doorbell: Notifier::new()?,
             stats: Published::default(),
             os_thread: AtomicI32::new(0),

@@ -63,7 +63,7 @@ impl Reactor {
     /// # Errors
     /// If the process is out of descriptors.
     pub fn new(name: &str, goal: IdleGoal) -> std::io::Result<Reactor> {
-        let (handle, commands) = ReactorHandle::new(name.to_owned(), None)?;
+        let (handle, commands) = ReactorHandle::new(name.to_owned(), None, goal)?;
         Self::with(handle, commands, goal)
     }
 

@@ -111,8 +111,8 @@ impl ReactorSet {
             reactor: name.clone(),
             source,
         };
-        let (handle, commands) = ReactorHandle::new(name.clone(), Some(cpu)).map_err(io)?;
         let goal = IdleGoal::from_micros(options.idle_latency_us);
+        let (handle, commands) = ReactorHandle::new(name.clone(), Some(cpu), goal).map_err(io)?;
         let pin = options.pin.then_some(cpu);
         let (ready, is_ready) = channel();
         let own = handle.clone();

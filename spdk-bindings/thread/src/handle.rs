@@ -47,6 +47,10 @@ impl Shared {
             wake.wake();
         }
     }
+
+    pub(crate) fn sleeps(&self) -> bool {
+        self.wake.as_ref().is_none_or(|wake| wake.sleeps())
+    }
 }
 
 /// A thread's address: clone it freely, use it from any OS thread (SPDK: `struct spdk_thread *` as the target of

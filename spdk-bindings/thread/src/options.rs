@@ -8,6 +8,11 @@ use std::sync::Arc;
 pub trait Wake: Send + Sync {
     /// Makes sure that the thread is polled soon. Any OS thread; must not block and must not panic.
     fn wake(&self);
+
+    /// Whether who polls the thread ever sleeps. If not, devices need not announce what they have done: their interrupts stay off.
+    fn sleeps(&self) -> bool {
+        true
+    }
 }
 
 /// Bounds of a thread. The default suits an xstream.

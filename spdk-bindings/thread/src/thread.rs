@@ -394,6 +394,12 @@ impl Thread {
         self.0.urgent
     }
 
+    /// Whether who polls it ever sleeps (see [`crate::Wake::sleeps`]).
+    #[must_use]
+    pub fn sleeps(&self) -> bool {
+        self.0.shared.sleeps()
+    }
+
     /// The thread's number, unique in the process.
     #[must_use]
     pub fn id(&self) -> u64 {

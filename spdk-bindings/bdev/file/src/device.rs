@@ -153,7 +153,7 @@ impl Bdev for FileBdev {
         "file"
     }
 
-    fn create_channel(&self, _thread: &Thread) -> Result<Box<dyn BdevChannel>, BdevError> {
+    fn create_channel(&self, thread: &Thread) -> Result<Box<dyn BdevChannel>, BdevError> {
         match &self.threads {
             Some(threads) => ThreadChannel::new(Arc::clone(threads), self.queue_depth)
                 .map(|channel| Box::new(channel) as Box<dyn BdevChannel>)
@@ -162,6 +162,7 @@ impl Bdev for FileBdev {
                 Arc::clone(&self.file),
                 Arc::clone(&self.name),
                 self.queue_depth,
+                thread.sleeps(),
             )
             .map(|channel| Box::new(channel) as Box<dyn BdevChannel>)
             .map_err(|why| BdevError::channel(&self.name, why.to_string())),

@@ -51,10 +51,12 @@ impl UringChannel {
         file: Arc<OpenFile>,
         device: Arc<str>,
         depth: u32,
+        sleeps: bool,
     ) -> Result<UringChannel, UringError> {
         let mut uring = Uring::new(depth, &[file.fd.as_fd()])?;
-        let wake = uring.wake_fd().ok().map(Rc::new);
-        if wake.is_none() {
+        // The kernel writes to it at each completion: not for a thread that looks all the time.
+        let wake = sleeps.then(|| uring.wake_fd().ok().map(Rc::new)).flatten();
+        if sleeps && wake.is_none() {
             tracing::warn!(
                 device = &*device,
                 "no descriptor left to wake a sleeping reactor with: it will poll"

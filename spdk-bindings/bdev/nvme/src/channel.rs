@@ -41,11 +41,13 @@ impl<B: DeviceBacking> NvmeChannel<B> {
         pair: QueuePair<B>,
         target: IoTarget,
         bounce: Bounce,
+        sleeps: bool,
     ) -> NvmeChannel<B> {
         let depth = pair.depth() as usize;
-        // Out of descriptors: then the queue is polled, as one without interrupts.
+        // A thread that never sleeps is not interrupted. Out of descriptors: then the queue is polled, as one without interrupts.
         let wake = pair
             .interrupt_fd()
+            .filter(|_| sleeps)
             .and_then(|fd| fd.as_fd().try_clone_to_owned().ok())
             .map(Rc::new);
         NvmeChannel {

@@ -75,7 +75,7 @@ impl<B: DeviceBacking> Bdev for NvmeBdev<B> {
         "nvme"
     }
 
-    fn create_channel(&self, _thread: &Thread) -> Result<Box<dyn BdevChannel>, BdevError> {
+    fn create_channel(&self, thread: &Thread) -> Result<Box<dyn BdevChannel>, BdevError> {
         let seed = self
             .pairs
             .take()
@@ -86,6 +86,7 @@ impl<B: DeviceBacking> Bdev for NvmeBdev<B> {
             seed.attach(),
             self.target,
             self.bounce.clone(),
+            thread.sleeps(),
         )))
     }
 }

@@ -313,10 +313,11 @@ fn a_namespace_that_is_not_there_or_cannot_be_used_is_refused_in_words() {
     ));
 }
 
-/// On a reactor that sleeps while it waits: it must be woken by completions, by time-outs of a command that is lost for ever, by a
-/// reset, and by removal.
-#[test]
-fn a_sleeping_reactor_is_woken_by_completions_time_outs_resets_and_removal() {
+/// Flushes a controller that can interrupt, one after the other, from a reactor with this latency goal: the result, or its error number.
+fn on_a_reactor(
+    idle_latency_us: u64,
+    test: impl FnOnce(&FakeController, &dyn Fn() -> Result<(), Option<i32>>, &ReactorSet),
+) {
     let fake = FakeController::new(FakeOptions {
         interrupts: 4,
         ..FakeOptions::default()
@@ -328,7 +329,7 @@ fn a_sleeping_reactor_is_woken_by_completions_time_outs_resets_and_removal() {
     let cpu = spdk_env::cpu::allowed().unwrap()[0];
     let options = ReactorOptions {
         cpus: vec![cpu],
-        idle_latency_us: 20,
+        idle_latency_us,
         pin: true,
         name_prefix: "test".into(),
     };
@@ -336,7 +337,7 @@ fn a_sleeping_reactor_is_woken_by_completions_time_outs_resets_and_removal() {
     let thread = set.reactors()[0]
         .spawn_thread("t", ThreadOptions::default(), |_| {})
         .unwrap();
-    let flush = move |descriptor: &spdk_bdev::Descriptor| {
+    let flush = || {
         let (reply, answer) = channel();
         let descriptor = descriptor.clone();
         thread
@@ -350,20 +351,45 @@ fn a_sleeping_reactor_is_woken_by_completions_time_outs_resets_and_removal() {
             .unwrap();
         answer.recv_timeout(Duration::from_secs(60)).unwrap()
     };
-    let only_io = Match::queue(1);
-    // About 10 ms, give or take: far longer than polling goes on.
-    fake.inject(Fault::once(only_io, Wrong::Late(20_000)));
-    assert_eq!(flush(&descriptor), Ok(()), "completion");
-    fake.inject(Fault::once(only_io, Wrong::Lost));
-    assert_eq!(flush(&descriptor), Ok(()), "time-out, abort, retry");
-    fake.inject(Fault::once(only_io, Wrong::Fatal));
-    assert_eq!(flush(&descriptor), Ok(()), "reset, retry");
-    assert!(
-        set.reactors()[0].stats().at(Depth::Sleep).count > 0,
-        "it never slept"
-    );
-    fake.inject(Fault::once(only_io, Wrong::Remove));
-    assert_eq!(flush(&descriptor), Err(Some(19)), "removal");
-    drop((flush, descriptor));
+    test(&fake, &flush, &set);
+    drop(descriptor);
     set.shutdown(Duration::from_secs(60)).unwrap();
+}
+
+/// On a reactor that sleeps while it waits: it must be woken by completions, by time-outs of a command that is lost for ever, by a
+/// reset, and by removal.
+#[test]
+fn a_sleeping_reactor_is_woken_by_completions_time_outs_resets_and_removal() {
+    on_a_reactor(20, |fake, flush, set| {
+        fake.inject(Fault::once(only_io(), Wrong::Late(LONG)));
+        assert_eq!(flush(), Ok(()), "completion");
+        assert!(fake.observed().unmaskings > 0);
+        fake.inject(Fault::once(only_io(), Wrong::Lost));
+        assert_eq!(flush(), Ok(()), "time-out, abort, retry");
+        fake.inject(Fault::once(only_io(), Wrong::Fatal));
+        assert_eq!(flush(), Ok(()), "reset, retry");
+        assert!(
+            set.reactors()[0].stats().at(Depth::Sleep).count > 0,
+            "it never slept"
+        );
+        fake.inject(Fault::once(only_io(), Wrong::Remove));
+        assert_eq!(flush(), Err(Some(19)), "removal");
+    });
+}
+
+/// It looks at the queue all the time: an interrupt would cost it a system call to let through and another to stop.
+#[test]
+fn a_reactor_that_always_polls_is_never_interrupted() {
+    on_a_reactor(0, |fake, flush, _| {
+        fake.inject(Fault::once(only_io(), Wrong::Late(LONG)));
+        assert_eq!(flush(), Ok(()));
+        assert_eq!(fake.observed().unmaskings, 0);
+    });
+}
+
+/// Steps of the controller that take about 10 ms, give or take: far longer than polling goes on.
+const LONG: u32 = 20_000;
+
+fn only_io() -> Match {
+    Match::queue(1)
 }

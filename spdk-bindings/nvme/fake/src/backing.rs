@@ -79,12 +79,13 @@ impl DeviceBacking for FakeController {
     }
 
     fn mask_interrupt(&self, vector: u16, masked: bool) -> bool {
-        let mut device = self.inner.device();
+        let device = &mut *self.inner.device();
         let Some(vector) = device.vectors.get_mut(&vector) else {
             return false;
         };
         vector.masked = masked;
         if !masked {
+            device.observed.unmaskings += 1;
             vector.deliver();
         }
         true

@@ -36,6 +36,8 @@ pub struct Observed {
     pub largest_transfer: usize,
     /// Reads, writes and compares with an SGL.
     pub sgl_commands: u64,
+    /// Times that the interrupts of a vector were let through.
+    pub unmaskings: u64,
     /// Doorbell registers written.
     pub doorbell_writes: u64,
     /// Doorbell values outside of their queue.
