@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use engine_rpc::{Group, HandlerEntry, Member, Membership, Opcode, Request, register};
+use engine_rpc::{Group, HandlerEntry, Member, Membership, Opcode, Registry, Request, register};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Engine;
@@ -187,17 +187,18 @@ pub fn become_an_engine() {
     }
     let own = membership.clone();
     let change = |options: &mut engine_rpc::Options| options.group = own;
-    let engine = Engine::start_at(2, listen.parse().unwrap(), change);
-    register(&engine.registry, &membership, drop).unwrap();
-    let notes = Arc::default();
-    for version in versions.split(',') {
-        let version = version.parse().unwrap();
-        let entries = protocol(version, &notes);
-        engine
-            .registry
-            .register_protocol(MODULE, version, entries)
-            .unwrap();
-    }
+    let handlers = |registry: &Registry| {
+        register(registry, &membership, drop).unwrap();
+        let notes = Arc::default();
+        for version in versions.split(',') {
+            let version = version.parse().unwrap();
+            let entries = protocol(version, &notes);
+            registry
+                .register_protocol(MODULE, version, entries)
+                .unwrap();
+        }
+    };
+    let engine = Engine::start_serving(2, listen.parse().unwrap(), handlers, change);
     // After a line break: the test's runner has begun a line of its own.
     let mut out = std::io::stdout();
     writeln!(out, "\nlistens at {}", engine.addr()).unwrap();

@@ -114,11 +114,22 @@ impl Engine {
     }
 
     pub fn start_at(targets: u32, listen: SocketAddr, change: impl FnOnce(&mut Options)) -> Engine {
+        Engine::start_serving(targets, listen, |_| {}, change)
+    }
+
+    /// With further handlers, which are there before anybody is let in.
+    pub fn start_serving(
+        targets: u32,
+        listen: SocketAddr,
+        handlers_too: impl FnOnce(&Registry),
+        change: impl FnOnce(&mut Options),
+    ) -> Engine {
         let held = Held::default();
         let registry = Registry::new();
         registry
             .register_protocol(MODULE, 1, handlers(&held))
             .unwrap();
+        handlers_too(&registry);
         let cpu = spdk_env::cpu::allowed().unwrap()[0];
         let options = ReactorOptions {
             cpus: vec![cpu, cpu],
