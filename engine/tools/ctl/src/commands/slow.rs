@@ -66,8 +66,8 @@ mod tests {
         };
         let expected = "\
 AGO    KIND     WHAT                     WHERE                     TOOK         STATUS  TRACE
-2.3 s  io       write of 8 blocks at 44  device ssd0               1200.000 ms  0       000100000000002a
-2.3 s  request  obj_update               tag 1 from 10.0.0.7:4711  1201.500 ms  0       000100000000002a
+2.3 s  io       write of 8 blocks at 44  device ssd0               1200.000 ms       0  000100000000002a
+2.3 s  request  obj_update               tag 1 from 10.0.0.7:4711  1201.500 ms       0  000100000000002a
 
 3 older ones are forgotten";
         assert_eq!(text(&list), expected);

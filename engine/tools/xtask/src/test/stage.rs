@@ -458,7 +458,11 @@ mod tests {
                 unable: Vec::new(),
             }
         );
-        assert_eq!(shell(&format!("{says} 1")), Outcome::failed());
+        let failed = Outcome {
+            unable: vec![why.to_owned()],
+            ..Outcome::failed()
+        };
+        assert_eq!(shell(&format!("{says} 1")), failed);
         assert_eq!(shell("exit 77"), Outcome::failed());
     }
 
