@@ -320,7 +320,6 @@ fn an_etcd_with_certificates_is_shown_ours_and_a_renewed_one_needs_no_restart() 
     etcd.stop();
     etcd.run();
     wait_note(&cluster, 1, "etcd is not reached");
-    wait_note(&cluster, 1, "ertificate");
     eventually("rank 0 goes on without it", || {
         let members = cluster.status(0).members;
         (members.len() == 1).then_some(())

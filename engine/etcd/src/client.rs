@@ -278,6 +278,10 @@ impl Client {
 fn status(status: tonic::Status) -> ClientError {
     let text = match status.message() {
         "" => status.code().to_string(),
+        // With TLS 1.3 a client hears so late that its certificate is refused that the connection is there already.
+        "operation was canceled" => {
+            "etcd ended the connection (its log says whether it refuses our certificate)".to_owned()
+        }
         message => message.to_owned(),
     };
     ClientError::Status(with_sources(text, std::error::Error::source(&status)))
