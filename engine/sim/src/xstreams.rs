@@ -26,7 +26,7 @@ impl Local {
         Local {
             xstreams: rng.below(3) as usize,
             room: rng.within(1, 4) as usize,
-            backlog: rng.pick(&[2, 8]),
+            backlog: rng.pick(&[1, 2, 8]),
             busy: if calm { 0 } else { rng.pick(&[0, 100, 500]) },
         }
     }

@@ -263,11 +263,19 @@ const MUTATIONS: &[Mutation] = &[
     ),
     bug(
         "a change waits for xstreams past its deadline",
-        &[(
-            "feed.rs",
-            "deadline(output).is_some_and(|end| end <= now)",
-            "false && deadline(output).is_some_and(|end| end <= now)",
-        )],
+        &[
+            (
+                "feed.rs",
+                "deadline(output).is_some_and(|end| end <= now)",
+                "false && deadline(output).is_some_and(|end| end <= now)",
+            ),
+            // Nor does it ask to be woken for it.
+            (
+                "feed.rs",
+                "ends.filter_map(|(_, output)| deadline(output)).min()",
+                "ends.filter_map(|(_, output)| deadline(output)).min().filter(|_| false)",
+            ),
+        ],
         "past its deadline",
     ),
     bug(
