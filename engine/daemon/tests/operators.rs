@@ -26,7 +26,10 @@ fn ask<T: drpc_wire::Message + Default>(engine: &Engine, method: i32) -> T {
 #[test]
 fn the_status_names_targets_xstreams_and_phases() {
     let (config, engine) = start();
-    let status = engine.status();
+    // The phases are told after the last one, which is the one that makes it ready.
+    let status = harness::eventually("the start is over", || {
+        Some(engine.status()).filter(|status| !status.phases.is_empty())
+    });
     assert_eq!((status.pid, status.state.as_str()), (engine.pid(), "ready"));
     assert_eq!(
         (status.system.as_str(), status.provider.as_str()),
@@ -129,7 +132,7 @@ fn a_slow_request_and_the_io_done_for_it_carry_one_number() {
     let put = list
         .records
         .iter()
-        .find(|record| record.kind == "request" && record.what == "obj_put")
+        .find(|record| record.kind == "request" && record.what == "objects::put")
         .unwrap_or_else(|| panic!("no put in {list:?}"));
     assert!(put.trace != 0 && put.took_us >= 1, "{put:?}");
     assert!(put.place.starts_with("tag 1 from 127.0.0.1:"), "{put:?}");
@@ -142,7 +145,7 @@ fn a_slow_request_and_the_io_done_for_it_carry_one_number() {
     assert!(io.took_us <= put.took_us, "{io:?} {put:?}");
     // The log says the same.
     let number = format!("trace {:016x}", put.trace);
-    for said in ["slow request: obj_put", "slow I/O: write of "] {
+    for said in ["slow request: objects::put", "slow I/O: write of "] {
         let log = engine.log();
         let line = log
             .lines()
