@@ -125,8 +125,7 @@ fn start(
     let mut libspdk = phases.run("spdk", || Libspdk::start(&config, &plan.layout.cpus()))?;
     let (engine, mut modules) = assemble(
         config,
-        &plan,
-        libspdk.as_mut(),
+        (&plan, libspdk.as_mut()),
         (&identity, &place),
         (sender, log.clone()),
         &registries,
@@ -173,8 +172,7 @@ fn start(
 /// Opens what the engine is made of: its devices and its modules.
 fn assemble(
     config: Config,
-    plan: &Plan,
-    mut libspdk: Option<&mut Libspdk>,
+    (plan, mut libspdk): (&Plan, Option<&mut Libspdk>),
     (identity, place): (&Identity, &Place),
     (events, log): (Events, LogControl),
     registries: &Registries,

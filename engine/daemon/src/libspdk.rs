@@ -255,6 +255,13 @@ impl Hosted for Host {
             return None;
         }
         let opened = self.open(&spdk).map_err(|error| error.to_string());
-        Some(opened.map(|bdev| self.remember(bdev.known_as(uuid))))
+        Some(opened.and_then(|bdev| {
+            let found = bdev.uuid();
+            if found == uuid {
+                Ok(self.remember(bdev))
+            } else {
+                Err(format!("another SSD is in its place ({found})"))
+            }
+        }))
     }
 }

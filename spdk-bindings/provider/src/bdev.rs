@@ -6,6 +6,7 @@ use spdk_bdev::{Bdev, BdevChannel, BdevError, Geometry, Op, OpSet};
 use spdk_sys::{Event, Facts, OpenError, Spdk};
 use spdk_thread::Thread;
 use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::channel::SpdkChannel;
 use crate::ssd::{self, Ssd, SsdHealth};
@@ -64,6 +65,7 @@ impl SpdkBdev {
         };
         let handle = spdk_sys::Bdev::open(spdk, bdev, true, heard)?;
         let facts = handle.facts().clone();
+        let ssd = ssd::identify(&handle);
         let mut slot = opened.lock().unwrap_or_else(PoisonError::into_inner);
         let handle = slot.insert(handle);
         // It may have gone before there was something to let go of.
@@ -73,17 +75,11 @@ impl SpdkBdev {
         drop(slot);
         Ok(SpdkBdev {
             name: name.to_owned(),
-            uuid: Uuid::from_bytes(facts.uuid),
+            uuid: identity(bdev, ssd.as_ref()),
             copies: spdk.has_pci(),
             facts,
             opened,
         })
-    }
-
-    /// The same device under another identity: SPDK makes one up at each start for devices that have none of their own.
-    #[must_use]
-    pub fn known_as(self, uuid: Uuid) -> SpdkBdev {
-        SpdkBdev { uuid, ..self }
     }
 
     /// Bytes that it has now; `None` once SPDK has taken it away.
@@ -117,6 +113,13 @@ impl SpdkBdev {
     pub fn module(&self) -> &str {
         &self.facts.module
     }
+}
+
+/// SPDK makes most uuids up at each start. What stays is the name that its configuration gives, and the serial number of an SSD.
+fn identity(bdev: &str, ssd: Option<&Ssd>) -> Uuid {
+    let serial = ssd.map_or("", |ssd| &ssd.serial);
+    let text = format!("spdk serial {serial} name {bdev}");
+    uuid::Builder::from_custom_bytes(xxh3_128(text.as_bytes()).to_be_bytes()).into_uuid()
 }
 
 impl Bdev for SpdkBdev {

@@ -11,9 +11,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 const CONFIG: &str = "/run/engine.toml";
-const SPDK_JSON: &str = "/run/spdk.json";
-/// Of the machine's 768 MiB in huge pages the engine's own buffers take 250.
-const SPDK_MEMORY: &str = "448MiB";
 /// Folder of the socket; an unprivileged engine has everything there.
 const RUN: &str = "/run/keel";
 
@@ -23,8 +20,6 @@ pub(crate) struct Device {
     pub(crate) name: String,
     /// Lines of the `[[device]]` table that say what it is.
     pub(crate) lines: String,
-    /// The PCI address where C SPDK finds it.
-    pub(crate) spdk: Option<String>,
 }
 
 impl Device {
@@ -40,7 +35,6 @@ impl Device {
         Ok(Device {
             name: format!("{controller}n{number}"),
             lines: format!("kind = \"file\"\npath = \"{path}\"\n"),
-            spdk: None,
         })
     }
 
@@ -50,7 +44,6 @@ impl Device {
         Ok(Device {
             name: format!("{controller}n{number}"),
             lines: format!("{}namespace = {number}\n", device.lines),
-            spdk: None,
         })
     }
 
@@ -60,17 +53,6 @@ impl Device {
         Ok(Device {
             name: controller.to_owned(),
             lines: format!("kind = \"nvme\"\naddress = \"{address}\"\n"),
-            spdk: None,
-        })
-    }
-
-    /// A controller that C SPDK drives for the engine.
-    pub(crate) fn spdk(vm: &Vm, controller: &str) -> Result<Device> {
-        let address = bind(vm, controller, "vfio-pci")?;
-        Ok(Device {
-            name: controller.to_owned(),
-            lines: format!("kind = \"spdk\"\nbdev = \"{controller}n1\"\n"),
-            spdk: Some(address),
         })
     }
 }
@@ -206,26 +188,7 @@ impl Engine {
 /// Writes the file that an engine is started with, and gives its path.
 pub(crate) fn write_config(vm: &Vm, targets: u32, devices: &[Device]) -> Result<&'static str> {
     prepare(vm, &config("/state/storage", targets, devices))?;
-    if devices.iter().any(|device| device.spdk.is_some()) {
-        vm.put(SPDK_JSON, 0o644, spdk_json(devices).as_bytes())?;
-    }
     Ok(CONFIG)
-}
-
-/// What SPDK is told: to attach the controllers, and to look for those that are pulled.
-fn spdk_json(devices: &[Device]) -> String {
-    let mut calls =
-        r#"{"method":"bdev_nvme_set_hotplug","params":{"enable":true,"period_us":100000}}"#
-            .to_owned();
-    for Device { name, spdk, .. } in devices {
-        if let Some(address) = spdk {
-            let _ = write!(
-                calls,
-                r#",{{"method":"bdev_nvme_attach_controller","params":{{"name":"{name}","trtype":"PCIe","traddr":"{address}"}}}}"#
-            );
-        }
-    }
-    format!(r#"{{"subsystems":[{{"subsystem":"bdev","config":[{calls}]}}]}}"#)
 }
 
 fn prepare(vm: &Vm, config: &str) -> Result<()> {
@@ -234,26 +197,14 @@ fn prepare(vm: &Vm, config: &str) -> Result<()> {
 }
 
 fn config(storage: &str, targets: u32, devices: &[Device]) -> String {
-    let allowed: Vec<&String> = devices
-        .iter()
-        .filter_map(|device| device.spdk.as_ref())
-        .collect();
-    let (provider, spdk) = if allowed.is_empty() {
-        ("", String::new())
-    } else {
-        let section = format!(
-            "\n[spdk]\nmemory = \"{SPDK_MEMORY}\"\njson = \"{SPDK_JSON}\"\npci_allowed = {allowed:?}\n"
-        );
-        ("provider = \"libspdk\"\n\n", section)
-    };
     let mut text = format!(
-        "{provider}[engine]\nstorage_dir = \"{storage}\"\ntargets = {targets}\noversubscribe = true\nidle_latency_us = 50\n\n\
+        "[engine]\nstorage_dir = \"{storage}\"\ntargets = {targets}\noversubscribe = true\nidle_latency_us = 50\n\n\
          [modules]\nload = [\"mgmt\", \"obj\"]\n\n\
          [drpc]\nsocket = \"{RUN}/engine.sock\"\n\n\
          [rpc]\nlisten = \"10.0.2.15:10010\"\nallow_insecure = true # the host's end of this network is the test\n\
-         bulk_memory = \"32MiB\"\n{spdk}"
+         bulk_memory = \"32MiB\"\n"
     );
-    for Device { name, lines, .. } in devices {
+    for Device { name, lines } in devices {
         let _ = write!(text, "\n[[device]]\nname = \"{name}\"\n{lines}");
     }
     text

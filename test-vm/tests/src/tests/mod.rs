@@ -8,7 +8,6 @@ mod kernel_driver;
 mod machines;
 mod node;
 mod shapes;
-mod spdk_driver;
 mod user_driver;
 
 use anyhow::Result;
@@ -256,43 +255,3 @@ pub(crate) const ALL: &[Test] = &[
 
 #[cfg(test)]
 mod checks;
-
-/// The same over C SPDK's driver, for an engine that was built with it.
-pub(crate) const OVER_SPDK: &[Test] = &[
-    Test {
-        name: "spdk_driver_both",
-        about: "what SPDK's driver writes ours and the kernel's read, and the other way round",
-        profile: "two_nvme",
-        boot: Boot::Shared,
-        run: spdk_driver::all_drivers,
-    },
-    Test {
-        name: "spdk_driver_killed",
-        about: "kill -9 under load over SPDK's driver: nothing acknowledged is lost",
-        profile: "two_nvme",
-        boot: Boot::Own,
-        run: spdk_driver::killed,
-    },
-    Test {
-        name: "spdk_driver_power_cut",
-        about: "power cuts under load over SPDK's driver: nothing acknowledged is lost",
-        profile: "power_cut",
-        boot: Boot::Own,
-        run: spdk_driver::power_cut,
-    },
-    Test {
-        name: "spdk_driver_removed",
-        about: "an SSD is pulled under load from SPDK's driver: the others serve on, and after a restart it is there with its data",
-        profile: "two_nvme",
-        boot: Boot::Own,
-        run: spdk_driver::removed,
-    },
-];
-
-/// Which tests this run is about: `KEEL_TEST_PROVIDER=libspdk` says those over SPDK.
-pub(crate) fn chosen() -> &'static [Test] {
-    match std::env::var("KEEL_TEST_PROVIDER").as_deref() {
-        Ok("libspdk") => OVER_SPDK,
-        _ => ALL,
-    }
-}
