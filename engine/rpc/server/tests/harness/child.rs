@@ -99,9 +99,20 @@ impl Process {
         writeln!(self.orders, "{version} {}", listed(addresses)).unwrap();
     }
 
+    /// What stops it has stopped it when this returns.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).unwrap();
+        while signal == Signal::STOP && !self.is_stopped() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// The state behind the name in brackets (proc_pid_stat(5)).
+    fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('T'))
     }
 }
 
