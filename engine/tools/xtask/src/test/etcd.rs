@@ -27,7 +27,9 @@ pub(super) fn stage() -> Outcome {
         done.is_ok_and(|output| output.status.success())
     };
     let there = || runs(&["etcd", "--version"]);
-    if there() || (runs(&INSTALL) && there()) {
+    // A machine whose lists of packages are old or not there yet knows of it after an update.
+    let install = || runs(&INSTALL) || (runs(&["apt-get", "update"]) && runs(&INSTALL));
+    if there() || (install() && there()) {
         return Outcome::of(true, Counts::default(), Vec::new());
     }
     Outcome::skipped(format!(
