@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::hugepages::boot_options;
 use crate::pci::PciDevice;
 use crate::root::Root;
 use crate::step::{Step, StepFailed};
@@ -106,13 +107,9 @@ fn pages(root: &Root, step: &Step, path: &str, count: u64) -> Result<(), StepFai
             "the kernel found {have} of {count} huge pages: its memory is used or fragmented"
         );
         let cure = format!(
-            "free memory and run it again, or set them aside at boot: {}hugepages={count} in GRUB_CMDLINE_LINUX in /etc/default/grub; \
+            "free memory and run it again, or set them aside at boot: {} in GRUB_CMDLINE_LINUX in /etc/default/grub; \
              update-grub; reboot",
-            if path.contains("1048576kB") {
-                "hugepagesz=1G "
-            } else {
-                ""
-            }
+            boot_options(path, count)
         );
         return Err(failed(step, why, cure));
     }

@@ -29,14 +29,6 @@ impl PageSize {
     pub(crate) fn pages(self, bytes: u64) -> u64 {
         bytes.div_ceil(self.kib() << 10)
     }
-
-    /// What sets so many aside on a node when the kernel starts.
-    pub(crate) fn boot_options(self, node: u32, count: u64) -> String {
-        match self {
-            PageSize::TwoMiB => format!("hugepages={node}:{count}"),
-            PageSize::OneGiB => format!("hugepagesz=1G hugepages={node}:{count}"),
-        }
-    }
 }
 
 impl fmt::Display for PageSize {
@@ -131,6 +123,13 @@ pub(crate) fn count_file(root: &Root, node: u32, size: PageSize) -> String {
         directory(root, node),
         size.kib()
     )
+}
+
+/// The kernel's options that set as many aside when it starts as this file of [`count_file`] was asked for.
+pub(crate) fn boot_options(count_file: &str, count: u64) -> String {
+    let is_giant = count_file.contains(&format!("hugepages-{}kB", PageSize::OneGiB.kib()));
+    let size = if is_giant { "hugepagesz=1G " } else { "" };
+    format!("{size}hugepages={count}")
 }
 
 /// How many pages of 2 MiB could be made of the node's free memory as it lies; more may come of moving things.

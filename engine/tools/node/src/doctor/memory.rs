@@ -86,8 +86,7 @@ fn fragmentation(root: &Root, node: u32, subject: &str, missing: u64, found: &mu
             "{missing} huge pages are missing, and the free memory has {there} runs of 2 MiB"
         );
         let cure = format!(
-            "echo 1 > /proc/sys/vm/compact_memory, and once more; if that does not help: {} on the kernel's command line, reboot",
-            PageSize::TwoMiB.boot_options(node, missing)
+            "echo 1 > /proc/sys/vm/compact_memory, and once more; if that does not help: hugepages={node}:{missing} on the kernel's command line, reboot"
         );
         found.push(Finding::new(&code::FRAGMENTED, subject, cause, cure));
     }
