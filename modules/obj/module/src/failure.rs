@@ -4,6 +4,7 @@ use module_sdk::prost::Message;
 use module_sdk::{Der, JoinError, Reply};
 use obj_proto::{NameError, wire};
 use obj_store::StoreError;
+use uuid::Uuid;
 
 /// Why a request failed.
 #[derive(Debug, Clone)]
@@ -18,6 +19,14 @@ impl Failure {
             der,
             message: message.into(),
         }
+    }
+
+    /// A label is another's already.
+    pub(crate) fn exists(what: &str, label: &str, uuid: Uuid) -> Failure {
+        Failure::new(
+            Der::EXIST,
+            format!("{what} '{label}' exists already ({uuid})"),
+        )
     }
 
     /// The same, said about a target.

@@ -183,8 +183,7 @@ pub(crate) async fn pool_create(request: Request) -> Result<Reply, Failure> {
     let view = View::take().await;
     let meta = view.all()?;
     if let Ok(old) = meta.pool_by(&req.label) {
-        let text = format!("pool '{}' exists already ({})", old.label, old.uuid);
-        return Err(Failure::new(Der::EXIST, text));
+        return Err(Failure::exists("pool", &old.label, old.uuid));
     }
     let targets = module_sdk::targets();
     let quota = req.size / u64::from(targets) / UNIT as u64 * UNIT as u64;
@@ -322,8 +321,7 @@ pub(crate) async fn cont_create(request: Request) -> Result<Reply, Failure> {
     let meta = view.all()?;
     let pool = meta.pool_by(&req.pool)?.uuid;
     if let Ok(old) = meta.cont_by(&pool, &req.label) {
-        let text = format!("container '{}' exists already ({})", old.label, old.uuid);
-        return Err(Failure::new(Der::EXIST, text));
+        return Err(Failure::exists("container", &old.label, old.uuid));
     }
     let uuid = uuid_or_new(&req.uuid)?;
     let cont = ContainerInfo {

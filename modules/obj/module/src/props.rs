@@ -1,6 +1,6 @@
 //! Properties of pools and containers: their labels, which may change.
 
-use module_sdk::{Der, Reply, Request};
+use module_sdk::{Reply, Request};
 use obj_proto::{check_label, wire};
 
 use crate::failure::Failure;
@@ -20,8 +20,7 @@ pub(crate) async fn pool_set_prop(request: Request) -> Result<Reply, Failure> {
     if let Ok(other) = meta.pool_by(&req.label)
         && other.uuid != pool
     {
-        let text = format!("pool '{}' exists already ({})", other.label, other.uuid);
-        return Err(Failure::new(Der::EXIST, text));
+        return Err(Failure::exists("pool", &other.label, other.uuid));
     }
     // Target 0 first: it is the truth, and a target that misses this follows when it comes back.
     for index in 0..module_sdk::targets() {
@@ -48,11 +47,7 @@ pub(crate) async fn cont_set_prop(request: Request) -> Result<Reply, Failure> {
     if let Ok(other) = meta.cont_by(&pool, &req.label)
         && other.uuid != cont
     {
-        let text = format!(
-            "container '{}' exists already ({})",
-            other.label, other.uuid
-        );
-        return Err(Failure::new(Der::EXIST, text));
+        return Err(Failure::exists("container", &other.label, other.uuid));
     }
     for index in 0..module_sdk::targets() {
         let label = req.label.clone();
