@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 
 use drpc_wire::{Message, keel, methods, modules};
-use harness::{Cluster, Config, Engine, EtcdServer, Kind, bytes, eventually};
+use harness::{Cluster, Config, Engine, EtcdServer, Kind, bytes, eventually, skipped};
 use obj_client::{Container, Pool, PutOptions};
 use obj_proto::{Op, PIECE_SIZE, csums, main_tag, wire};
 
@@ -219,11 +219,6 @@ fn a_lease_in_etcd_outlives_jumps_of_the_time_of_day() {
     assert!(!log.contains("group_source_lost"), "{log}");
     assert_eq!(log.matches("leads the group").count(), 1, "{log}");
     cluster.stop();
-}
-
-#[expect(clippy::print_stderr, reason = "who runs the tests has to hear of it")]
-fn skipped(why: &str) {
-    eprintln!("skipped: {why}");
 }
 
 #[test]

@@ -135,18 +135,17 @@ fn wait_said(machine: &Machine, all: &[&str]) {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "who runs the tests has to hear of it")]
 fn from_one_engine_to_three_by_the_guide() {
     if std::process::Command::new("etcd")
         .arg("--version")
         .output()
         .is_err()
     {
-        return eprintln!("skipped: no etcd (install with: sudo apt-get install etcd-server)");
+        return harness::skipped("no etcd (install with: sudo apt-get install etcd-server)");
     }
     let machines = match Machines::boot(3) {
         Ok(machines) => machines,
-        Err(why) => return eprintln!("skipped: {why}"),
+        Err(why) => return harness::skipped(&why),
     };
     let machines = machines.all();
     machines.iter().for_each(install);

@@ -7,12 +7,7 @@ mod harness;
 use std::time::Duration;
 
 use engine_cert::{Authority, Request, Validity, write_pair};
-use harness::{Cluster, EtcdServer, eventually};
-
-#[expect(clippy::print_stderr, reason = "who runs the tests has to hear of it")]
-fn skipped(why: &str) {
-    eprintln!("skipped: {why}");
-}
+use harness::{Cluster, EtcdServer, eventually, skipped};
 
 macro_rules! etcd_or_skip {
     () => {

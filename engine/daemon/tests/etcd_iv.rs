@@ -7,39 +7,20 @@ mod harness;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use drpc_wire::Status;
-use harness::{Cluster, Engine, EtcdServer, eventually};
+use harness::demo::{LOOK, READ, WRITE, asked, ok};
+use harness::{Cluster, Engine, EtcdServer, eventually, skipped};
 use rustix::process::Signal;
-
-const DEMO: i32 = 110;
-const WRITE: i32 = 1;
-const READ: i32 = 2;
-const LOOK: i32 = 4;
-
-fn asked(engine: &Engine, method: i32, body: &str) -> (Status, String) {
-    let response = engine.drpc().call(DEMO, method, body.as_bytes());
-    let response = response.unwrap_or_else(|error| panic!("{error}\n{}", engine.log()));
-    let text = String::from_utf8(response.body.clone()).unwrap();
-    (response.status(), text)
-}
-
-#[track_caller]
-fn ok(engine: &Engine, method: i32, body: &str) -> String {
-    let (status, text) = asked(engine, method, body);
-    assert_eq!(status, Status::Success, "{body}\n{}", engine.log());
-    text
-}
 
 fn version(text: &str) -> (u64, u64) {
     let (term, sequence) = text.split_once('.').expect("TERM.SEQUENCE");
     (term.parse().unwrap(), sequence.parse().unwrap())
 }
 
-#[expect(clippy::print_stderr, reason = "who runs the tests has to hear of it")]
 fn cluster(ranks: u8) -> Option<(EtcdServer, Cluster)> {
     let etcd = match EtcdServer::start() {
         Ok(etcd) => etcd,
         Err(why) => {
-            eprintln!("skipped: {why}");
+            skipped(&why);
             return None;
         }
     };

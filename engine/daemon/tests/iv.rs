@@ -5,27 +5,8 @@
 mod harness;
 
 use drpc_wire::{Status, keel, methods, modules};
-use harness::{Cluster, Config, Engine, Kind, eventually};
-
-const DEMO: i32 = 110;
-const WRITE: i32 = 1;
-const READ: i32 = 2;
-const FORGET: i32 = 3;
-const LOOK: i32 = 4;
-
-fn asked(engine: &Engine, method: i32, body: &str) -> (Status, String) {
-    let response = engine.drpc().call(DEMO, method, body.as_bytes());
-    let response = response.unwrap_or_else(|error| panic!("{error}\n{}", engine.log()));
-    let text = String::from_utf8(response.body.clone()).unwrap();
-    (response.status(), text)
-}
-
-#[track_caller]
-fn ok(engine: &Engine, method: i32, body: &str) -> String {
-    let (status, text) = asked(engine, method, body);
-    assert_eq!(status, Status::Success, "{body}\n{}", engine.log());
-    text
-}
+use harness::demo::{FORGET, LOOK, READ, WRITE, asked, ok};
+use harness::{Cluster, Config, Kind, eventually};
 
 #[test]
 fn a_note_written_on_one_engine_is_in_the_caches_of_all() {

@@ -60,10 +60,7 @@ fn five_engines_live_through_cut_wires_and_a_lost_leader() {
     let network = match Network::new(RANKS) {
         Ok(network) => network,
         Err(why) => {
-            #[expect(clippy::print_stderr, reason = "who runs the tests has to hear of it")]
-            {
-                eprintln!("skipped: {why}");
-            }
+            harness::skipped(&why);
             return;
         }
     };

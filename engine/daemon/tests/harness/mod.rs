@@ -10,6 +10,7 @@
 
 mod cluster;
 mod config;
+pub mod demo;
 mod etcd;
 mod libraries;
 mod machines;
@@ -23,6 +24,12 @@ pub use etcd::EtcdServer;
 pub use machines::{Machine, Machines};
 pub use network::Network;
 pub use process::{Engine, Exited, PATIENCE, eventually};
+
+/// Says that a test could test nothing here, in the words that `cargo xtask test` counts.
+#[expect(clippy::print_stderr, reason = "who runs the tests has to hear of it")]
+pub fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}
 
 /// Bytes that repeat for the same seed and do not compress.
 pub fn bytes(seed: u64, len: usize) -> Vec<u8> {
