@@ -206,10 +206,11 @@ impl DeviceBook {
         let kept_reason = || record.map(|record| record.reason.clone());
         let on_ssd = device.opened.ssd.as_ref();
         let ssd = on_ssd.and_then(|on| on.ssd.as_ref());
-        let host = device.opened.hosted.as_ref();
-        let firmware = match (ssd, host) {
-            (Some(ssd), _) => ssd.firmware(),
-            (None, host) => host.map_or("", |host| host.firmware()),
+        let host = device.opened.hosted.as_ref().and_then(|host| host.ssd());
+        let (firmware, namespace, write_cache) = match (ssd, host) {
+            (Some(ssd), _) => (ssd.firmware(), None, ssd.has_write_cache()),
+            (None, Some(host)) => (&*host.firmware, Some(host.namespace), host.write_cache),
+            (None, None) => ("", None, false),
         };
         Description {
             state: state.as_str(),
@@ -217,8 +218,8 @@ impl DeviceBook {
             model: plugged.model.clone(),
             firmware: firmware.to_owned(),
             reason: device.gone.clone().or_else(kept_reason).unwrap_or_default(),
-            namespace: on_ssd.map_or(0, |on| on.namespace),
-            write_cache: ssd.is_some_and(|ssd| ssd.has_write_cache()),
+            namespace: on_ssd.map(|on| on.namespace).or(namespace).unwrap_or(0),
+            write_cache,
             health: device.health,
             pages: device.pages.clone(),
             counters: device.counters.clone(),

@@ -133,12 +133,16 @@ impl Shared {
                 device.health = Some(device_health::message(smart));
                 device.pages = device_health::pages(own);
             }
-            device.counters.extend([
-                counter("retries", own.troubles.retries),
-                counter("timeouts", own.troubles.timeouts),
-                counter("timeouts_lost", own.troubles.lost),
-                counter("nonsense", own.troubles.nonsense),
-            ]);
+            // Others count their troubles themselves.
+            let driven = device.opened.ssd.iter();
+            device.counters.extend(driven.flat_map(|_| {
+                [
+                    counter("retries", own.troubles.retries),
+                    counter("timeouts", own.troubles.timeouts),
+                    counter("timeouts_lost", own.troubles.lost),
+                    counter("nonsense", own.troubles.nonsense),
+                ]
+            }));
         }
         let failed = health.errors() + checksum_errors;
         if failed > device.failed && !sample.gone {

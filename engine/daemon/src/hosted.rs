@@ -15,14 +15,21 @@ pub(crate) trait Hosted: Send + Sync {
     /// Bytes that it has there now; `None` while it is not there.
     fn bytes(&self) -> Option<u64>;
 
-    /// Firmware of the SSD under it; empty where there is none.
-    fn firmware(&self) -> &str;
+    /// The SSD that it is a namespace of.
+    fn ssd(&self) -> Option<&HostedSsd>;
 
     /// How the SSD under it is. Waits for it.
     fn health(&self) -> Option<DeviceHealth>;
 
     /// Opens it again after it was gone, as the device `uuid`; `None` while it is not there.
     fn reopen(&self, uuid: Uuid) -> Option<Result<Arc<dyn Bdev>, String>>;
+}
+
+/// What is known of the SSD under one beside its name.
+pub(crate) struct HostedSsd {
+    pub(crate) firmware: String,
+    pub(crate) namespace: u32,
+    pub(crate) write_cache: bool,
 }
 
 /// What is to be done about one.

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::device_book::Ask;
 use crate::devices::Lent;
 use crate::error::BootError;
-use crate::hosted::Hosted;
+use crate::hosted::{Hosted, HostedSsd};
 
 /// What this engine can run on.
 pub(crate) const PROVIDERS: &[Provider] = &[Provider::Native, Provider::Libspdk];
@@ -82,10 +82,10 @@ impl Libspdk {
             name: name.to_owned(),
             bdev: bdev.to_owned(),
             book: book.clone(),
-            firmware: String::new(),
+            ssd: None,
             now: Mutex::default(),
         };
-        let opened = host.open(&self.spdk).map_err(|error| {
+        let opened = host.open(&self.spdk, bdev).map_err(|error| {
             let text = format!("device {name}: {error}");
             match error {
                 OpenError::NotFound { .. } => BootError::config(format!(
@@ -95,19 +95,30 @@ impl Libspdk {
             }
         })?;
         let module = opened.module().to_owned();
-        let ssd = opened.ssd();
-        let model = match &ssd {
-            Some(ssd) => ssd.model.clone(),
-            None => format!("SPDK {module}"),
-        };
-        let ssd = ssd.unwrap_or_default();
-        host.firmware = ssd.firmware;
+        // Everything else may have a medium below.
+        let is_kept = !matches!(&*module, "malloc" | "null");
+        if is_kept && !opened.passes_flushes() {
+            tracing::warn!(
+                device = name,
+                module,
+                "SPDK passes no flushes on: what was acknowledged is lost with the power if a medium below has a volatile write cache"
+            );
+        }
+        let (mut model, mut serial) = (format!("SPDK {module}"), String::new());
+        if let Some(ssd) = opened.ssd() {
+            model.clone_from(&ssd.model);
+            serial.clone_from(&ssd.serial);
+            host.ssd = Some(HostedSsd {
+                firmware: ssd.firmware.clone(),
+                namespace: ssd.namespace,
+                write_cache: opened.geometry().volatile_write_cache,
+            });
+        }
         Ok(Lent {
             bdev: host.remember(opened),
-            // Everything else may have a medium below.
-            is_kept: !matches!(&*module, "malloc" | "null"),
+            is_kept,
             model,
-            serial: ssd.serial,
+            serial,
             host: Arc::new(host),
         })
     }
@@ -194,12 +205,13 @@ struct Host {
     name: String,
     bdev: String,
     book: Sender<Ask>,
-    firmware: String,
+    /// A namespace is known whatever SPDK calls it.
+    ssd: Option<HostedSsd>,
     now: Mutex<Weak<SpdkBdev>>,
 }
 
 impl Host {
-    fn open(&self, spdk: &Spdk) -> Result<SpdkBdev, OpenError> {
+    fn open(&self, spdk: &Spdk, bdev: &str) -> Result<SpdkBdev, OpenError> {
         let book = Mutex::new(self.book.clone());
         let look = move |_| {
             // Nobody waits for the answer, and after the end nobody looks.
@@ -207,7 +219,7 @@ impl Host {
             let book = book.lock().unwrap_or_else(PoisonError::into_inner);
             let _ = book.send(Ask::Look(answer));
         };
-        SpdkBdev::open(spdk, &self.name, &self.bdev, look)
+        SpdkBdev::open(spdk, &self.name, bdev, look)
     }
 
     fn remember(&self, bdev: SpdkBdev) -> Arc<dyn Bdev> {
@@ -223,8 +235,8 @@ impl Hosted for Host {
         now.upgrade()?.bytes_now()
     }
 
-    fn firmware(&self) -> &str {
-        &self.firmware
+    fn ssd(&self) -> Option<&HostedSsd> {
+        self.ssd.as_ref()
     }
 
     fn health(&self) -> Option<DeviceHealth> {
@@ -251,10 +263,15 @@ impl Hosted for Host {
 
     fn reopen(&self, uuid: Uuid) -> Option<Result<Arc<dyn Bdev>, String>> {
         let spdk = self.spdk.upgrade()?;
-        if !spdk_provider::Bdev::names(&spdk).contains(&self.bdev) {
-            return None;
-        }
-        let opened = self.open(&spdk).map_err(|error| error.to_string());
+        let by_name = || {
+            let is_it = |name: &String| *name == self.bdev;
+            spdk_provider::Bdev::names(&spdk).into_iter().find(is_it)
+        };
+        let found = match self.ssd {
+            Some(_) => SpdkBdev::find(&spdk, uuid).or_else(by_name)?,
+            None => by_name()?,
+        };
+        let opened = self.open(&spdk, &found).map_err(|error| error.to_string());
         Some(opened.and_then(|bdev| {
             let found = bdev.uuid();
             if found == uuid {

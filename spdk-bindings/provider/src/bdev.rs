@@ -1,6 +1,9 @@
 //! [`SpdkBdev`]: a block device of SPDK's in our block layer.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use nvme_spec::NamespaceName;
 
 use spdk_bdev::{Bdev, BdevChannel, BdevError, Geometry, Op, OpSet};
 use spdk_sys::{Event, Facts, OpenError, Spdk};
@@ -21,6 +24,7 @@ pub struct SpdkBdev {
     name: String,
     facts: Facts,
     uuid: Uuid,
+    ssd: Option<Ssd>,
     /// Drivers reach registered memory only: I/O of other memory is copied.
     copies: bool,
     /// Gone once the device is.
@@ -65,7 +69,10 @@ impl SpdkBdev {
         };
         let handle = spdk_sys::Bdev::open(spdk, bdev, true, heard)?;
         let facts = handle.facts().clone();
-        let ssd = ssd::identify(&handle);
+        let (uuid, ssd) = identify(&handle).map_err(|why| OpenError::Other {
+            name: bdev.to_owned(),
+            why,
+        })?;
         let mut slot = opened.lock().unwrap_or_else(PoisonError::into_inner);
         let handle = slot.insert(handle);
         // It may have gone before there was something to let go of.
@@ -75,7 +82,8 @@ impl SpdkBdev {
         drop(slot);
         Ok(SpdkBdev {
             name: name.to_owned(),
-            uuid: identity(bdev, ssd.as_ref()),
+            uuid,
+            ssd,
             copies: spdk.has_pci(),
             facts,
             opened,
@@ -90,10 +98,23 @@ impl SpdkBdev {
         Some(blocks * u64::from(self.facts.block_size))
     }
 
-    /// The SSD under it, if an NVMe controller is. Waits for it; not for reactors.
+    /// The SSD under it, if it is a namespace of one, as it was when it was opened.
     #[must_use]
-    pub fn ssd(&self) -> Option<Ssd> {
-        ssd::identify(&self.handle()?)
+    pub fn ssd(&self) -> Option<&Ssd> {
+        self.ssd.as_ref()
+    }
+
+    /// The device of SPDK's that is this namespace of an SSD, whatever it is called there; one that SPDK attaches by itself gets a name of its
+    /// own making. Opens them all for a moment, and waits; not for reactors.
+    #[must_use]
+    pub fn find(spdk: &Spdk, uuid: Uuid) -> Option<String> {
+        let is_it = |name: &String| {
+            // SPDK lets nobody ask a controller who may not write.
+            let handle = spdk_sys::Bdev::open(spdk, name, true, |_| ());
+            let found = handle.ok().and_then(|handle| identify(&handle).ok());
+            found.is_some_and(|(found, ssd)| ssd.is_some() && found == uuid)
+        };
+        spdk_sys::Bdev::names(spdk).into_iter().find(is_it)
     }
 
     /// How the SSD under it is. Waits for it; not for reactors.
@@ -108,6 +129,12 @@ impl SpdkBdev {
         opened.clone()
     }
 
+    /// Whether flushes reach a medium; `false` for modules that take none (uring, lvol): they count on media that lose nothing.
+    #[must_use]
+    pub fn passes_flushes(&self) -> bool {
+        self.facts.flushes
+    }
+
     /// The module of SPDK's that drives it: `malloc`, `nvme`, `uring`, ...
     #[must_use]
     pub fn module(&self) -> &str {
@@ -115,11 +142,16 @@ impl SpdkBdev {
     }
 }
 
-/// SPDK makes most uuids up at each start. What stays is the name that its configuration gives, and the serial number of an SSD.
-fn identity(bdev: &str, ssd: Option<&Ssd>) -> Uuid {
-    let serial = ssd.map_or("", |ssd| &ssd.serial);
-    let text = format!("spdk serial {serial} name {bdev}");
-    uuid::Builder::from_custom_bytes(xxh3_128(text.as_bytes()).to_be_bytes()).into_uuid()
+/// Who it is. A namespace of an SSD is what every driver calls it, so that a store moves between them. Of all others SPDK makes the uuids up
+/// at each start: what stays is the name that its configuration gives.
+fn identify(bdev: &spdk_sys::Bdev) -> io::Result<(Uuid, Option<Ssd>)> {
+    let (ssd, text) = match ssd::identify(bdev)? {
+        Some((ssd, NamespaceName::Uuid(bytes))) => return Ok((Uuid::from_bytes(bytes), Some(ssd))),
+        Some((ssd, NamespaceName::Text(text))) => (Some(ssd), text),
+        None => (None, format!("spdk name {}", bdev.name())),
+    };
+    let uuid = uuid::Builder::from_custom_bytes(xxh3_128(text.as_bytes()).to_be_bytes());
+    Ok((uuid.into_uuid(), ssd))
 }
 
 impl Bdev for SpdkBdev {
@@ -147,7 +179,7 @@ impl Bdev for SpdkBdev {
         Geometry {
             optimal_io_blocks: self.facts.optimal_io_blocks.max(1),
             max_io_blocks: (MAX_IO / block_size.max(1)).max(1),
-            volatile_write_cache: self.facts.has_write_cache,
+            volatile_write_cache: self.is_volatile(),
             unmap_zeroes: false,
             supports,
             ..Geometry::new(block_size, num_blocks)
@@ -184,5 +216,11 @@ impl Bdev for SpdkBdev {
 impl SpdkBdev {
     fn flushes(&self) -> bool {
         self.facts.flushes || !self.facts.has_write_cache
+    }
+
+    /// Whether writes need flushes. The NVMe module says what its SSD says; others say no and take flushes for what is below them (raid).
+    fn is_volatile(&self) -> bool {
+        let is_known = matches!(self.module(), "nvme" | "null");
+        self.facts.has_write_cache || (self.facts.flushes && !is_known)
     }
 }

@@ -265,6 +265,33 @@ fn devices_hold_what_was_written_to_them() {
     }
 }
 
+/// As an engine does that is restarted in its process: everything goes, and everything comes again.
+#[test]
+fn reactors_and_devices_start_again_in_the_same_process() {
+    for round in 0..3_u8 {
+        let spdk = spdk(&[malloc()]);
+        let set = reactors(50);
+        let descriptor = device(&spdk, "m");
+        let (tell, told) = mpsc::channel();
+        let own = descriptor.clone();
+        spawn(&set.reactors()[0], &spdk, move |thread| {
+            let channel = own.get_channel(thread).unwrap();
+            let task = thread.spawn("io", async move {
+                let mut buf = DmaBuf::alloc(4096).unwrap();
+                buf.as_mut_slice().fill(round + 1);
+                channel.write(7, 1, buf, false).await.0.unwrap();
+                let (result, buf) = channel.read(7, 1, DmaBuf::alloc(4096).unwrap()).await;
+                result.unwrap();
+                tell.send(buf.as_slice()[4095]).unwrap();
+            });
+            task.unwrap().detach();
+        });
+        assert_eq!(told.recv_timeout(DEADLINE).unwrap(), round + 1);
+        drop(descriptor);
+        stop(set, spdk);
+    }
+}
+
 #[test]
 fn a_thread_of_the_native_provider_is_refused() {
     let spdk = spdk(&[malloc()]);

@@ -2,6 +2,7 @@
 #include "shim.h"
 
 #include "spdk/bdev_module.h"
+#include "spdk/module/bdev/nvme.h"
 #include "spdk/nvme_spec.h"
 
 /* Facts about an open device; ours, so that Rust knows the layout. */
@@ -13,8 +14,10 @@ struct ks_bdev_facts {
 	/* Bytes that buffers must be aligned to. */
 	uint32_t buf_align;
 	uint8_t uuid[16];
-	/* 1 write, 2 unmap, 4 flush, 8 write zeroes, 16 volatile write cache, 32 NVMe admin commands */
+	/* 1 write, 2 unmap, 4 flush, 8 write zeroes, 16 volatile write cache, 32 NVMe admin commands, 64 flushes are answered and not sent */
 	uint32_t abilities;
+	/* Number of the NVMe namespace on its controller; 0: it is none. */
+	uint32_t nsid;
 	char module[44];
 };
 
@@ -73,6 +76,32 @@ ks_bdev_close(struct ks_desc *desc)
 	free(desc);
 }
 
+/*
+ * SPDK answers flushes of SSDs with a volatile write cache without sending them unless it is told otherwise: it is. The JSON may
+ * say so again, and does where it was saved by another program of SPDK's. Before any controller is attached.
+ */
+int
+ks_nvme_flush(void)
+{
+	struct spdk_bdev_nvme_opts opts = {};
+
+	spdk_bdev_nvme_get_opts(&opts, sizeof(opts));
+	opts.enable_flush = true;
+	return spdk_bdev_nvme_set_opts(&opts);
+}
+
+static bool
+ks_loses_flushes(struct spdk_bdev *bdev)
+{
+	struct spdk_bdev_nvme_opts opts = {};
+
+	if (!spdk_bdev_has_write_cache(bdev) || strcmp(spdk_bdev_get_module_name(bdev), "nvme") != 0) {
+		return false;
+	}
+	spdk_bdev_nvme_get_opts(&opts, sizeof(opts));
+	return !opts.enable_flush;
+}
+
 void
 ks_bdev_facts(struct ks_desc *desc, struct ks_bdev_facts *facts)
 {
@@ -91,7 +120,9 @@ ks_bdev_facts(struct ks_desc *desc, struct ks_bdev_facts *facts)
 			   (spdk_bdev_io_type_supported(bdev, SPDK_BDEV_IO_TYPE_FLUSH) ? 4 : 0) |
 			   (spdk_bdev_io_type_supported(bdev, SPDK_BDEV_IO_TYPE_WRITE_ZEROES) ? 8 : 0) |
 			   (spdk_bdev_has_write_cache(bdev) ? 16 : 0) |
-			   (spdk_bdev_io_type_supported(bdev, SPDK_BDEV_IO_TYPE_NVME_ADMIN) ? 32 : 0);
+			   (spdk_bdev_io_type_supported(bdev, SPDK_BDEV_IO_TYPE_NVME_ADMIN) ? 32 : 0) |
+			   (ks_loses_flushes(bdev) ? 64 : 0);
+	facts->nsid = spdk_bdev_get_nvme_nsid(bdev);
 	snprintf(facts->module, sizeof(facts->module), "%s", spdk_bdev_get_module_name(bdev));
 }
 

@@ -165,6 +165,9 @@ ks_before_subsystems(int rc, void *ctx)
 	spdk_subsystem_init(ks_subsystems_up, start);
 }
 
+/* In bdev.c. */
+int ks_nvme_flush(void);
+
 /*
  * On the app thread. `done` is called there with 0, or the error and the step that failed: 1 the JSON itself or what stands in it for
  * before the start, 2 a subsystem, 3 the rest of the JSON. `json` is copied and may be empty.
@@ -172,8 +175,13 @@ ks_before_subsystems(int rc, void *ctx)
 int
 ks_subsystems_start(const char *json, size_t length, void (*done)(int, int, void *), void *arg)
 {
-	struct ks_start *start = calloc(1, sizeof(*start));
+	struct ks_start *start;
+	int rc = ks_nvme_flush();
 
+	if (rc != 0) {
+		return rc;
+	}
+	start = calloc(1, sizeof(*start));
 	if (start == NULL) {
 		return -ENOMEM;
 	}

@@ -53,6 +53,8 @@ pub struct Facts {
     pub has_write_cache: bool,
     /// Whether it is on an NVMe controller, which takes admin commands ([`Bdev::ask_controller`]).
     pub takes_admin: bool,
+    /// Its number on that controller; 0: it is no namespace.
+    pub nsid: u32,
 }
 
 type OnEvent = Box<dyn Fn(Event) + Send + Sync>;
@@ -279,6 +281,7 @@ fn facts(raw: NonNull<ffi::Desc>) -> Result<Facts, String> {
         buf_align: 0,
         uuid: [0; 16],
         abilities: 0,
+        nsid: 0,
         module: [0; 44],
     };
     // SAFETY: B1; the shim fills all of it.
@@ -295,10 +298,17 @@ fn facts(raw: NonNull<ffi::Desc>) -> Result<Facts, String> {
             found.buf_align
         ));
     }
+    let can = |bit: u32| found.abilities & bit != 0;
+    if can(64) {
+        return Err(
+            "its SSD has a volatile write cache, and SPDK was told to answer flushes without sending them: \
+             `enable_flush` of bdev_nvme_set_options must be true, or be left out"
+                .to_owned(),
+        );
+    }
     let module = CStr::from_bytes_until_nul(&found.module)
         .map(|text| text.to_string_lossy().into_owned())
         .unwrap_or_default();
-    let can = |bit: u32| found.abilities & bit != 0;
     Ok(Facts {
         num_blocks: found.num_blocks,
         block_size: found.block_size,
@@ -312,6 +322,7 @@ fn facts(raw: NonNull<ffi::Desc>) -> Result<Facts, String> {
         writes_zeroes: can(8),
         has_write_cache: can(16),
         takes_admin: can(32),
+        nsid: found.nsid,
     })
 }
 

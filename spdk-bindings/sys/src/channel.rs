@@ -81,6 +81,29 @@ struct Slot {
 ///     std::thread::spawn(move || drop(channel));
 /// }
 /// ```
+///
+/// There is one of it, and who uses it has it alone:
+///
+/// ```compile_fail,E0382
+/// fn copies(channel: spdk_sys::Channel) {
+///     let other = channel;
+///     drop((channel, other));
+/// }
+/// ```
+/// ```compile_fail,E0596
+/// fn shares(channel: &spdk_sys::Channel) {
+///     channel.reap(|_| ());
+/// }
+/// ```
+///
+/// A buffer that is under I/O is out of reach:
+///
+/// ```compile_fail,E0382
+/// fn keeps(channel: &mut spdk_sys::Channel, buf: spdk_env::DmaBuf) {
+///     let _ = channel.submit(0, spdk_sys::Op::Read, false, 0, 1, Some(buf));
+///     drop(buf);
+/// }
+/// ```
 pub struct Channel {
     raw: NonNull<ffi::Channel>,
     slots: Box<[Slot]>,
@@ -91,9 +114,12 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// A channel for at most `capacity` I/Os at a time. `None`: SPDK has no memory or no queue pair left.
+    /// A channel for at most `capacity` I/Os at a time. `None`: SPDK has no memory or no queue pair left, or the device is to go.
     #[must_use]
     pub fn new<M: Send>(bdev: &Bdev, thread: &Thread<M>, capacity: u32) -> Option<Channel> {
+        if bdev.is_removed() {
+            return None;
+        }
         let opened = Arc::clone(bdev.opened());
         let core = Rc::clone(thread.core());
         let entered = core.enter();

@@ -38,6 +38,7 @@ pub(crate) struct BdevFacts {
     pub(crate) buf_align: u32,
     pub(crate) uuid: [u8; 16],
     pub(crate) abilities: u32,
+    pub(crate) nsid: u32,
     pub(crate) module: [u8; 44],
 }
 
@@ -164,6 +165,6 @@ mod tests {
 
     #[test]
     fn our_structs_are_as_the_shim_has_them() {
-        assert_eq!((size_of::<BdevFacts>(), size_of::<Done>()), (88, 8));
+        assert_eq!((size_of::<BdevFacts>(), size_of::<Done>()), (96, 8));
     }
 }

@@ -1,5 +1,19 @@
 //! Against the installed SPDK, with memory in ordinary pages. SPDK starts once in a process, so each test needs a process of its own:
 //! `cargo nextest run -p spdk_sys --features libspdk`.
+//!
+//! What went wrong in other bindings of SPDK, and which test watches over it here:
+//!
+//! | mistake | here |
+//! |---|---|
+//! | memory freed while SPDK owes a callback (openebs/spdk-rs#128); a dropped future leaves C with a dangling pointer (async-spdk, DataDog/glommio#52) | `a_channel_that_goes_with_io_out_leaves_the_buffers_until_it_is_back`, and with futures `provider.rs` of `spdk_provider` |
+//! | a channel that can be copied and gives out its data twice (spdk-rs) | three that do not compile at `Channel` |
+//! | buffers sent to other threads while a device writes them (spdk-rs, ironspdk) | a buffer is moved into its I/O, which does not compile otherwise (`Channel`); `DmaMemory` gives out no bytes |
+//! | `Poller`, channel, thread declared `Send` (async-spdk), or their thread a duty of the caller (ironspdk, vroom) | one that does not compile at each |
+//! | an unwrapped channel that SPDK refuses (openebs/spdk-rs#12) | `Channel::new` answers `None`; `a_channel_that_cannot_be_had_is_an_error` |
+//! | a device that goes while its channels are walked (spdk/spdk#3763, #3840) | `a_device_that_goes_under_load_refuses_and_is_let_go_of`, `channels_of_several_threads_let_go_of_a_device` |
+//! | a leaked reference, and a process that never ends and says nothing (spdk/spdk#1220) | `it_starts_once_at_a_time_and_again_with_the_same_options`: who is left is counted |
+//! | a message to a thread that has exited aborts the process | `threads_end_while_others_send` |
+//! | a panic through C | `a_panic_comes_out_of_the_turn_and_not_through_c` |
 #![cfg(feature = "libspdk")]
 #![allow(missing_docs, reason = "tests")]
 
@@ -302,6 +316,76 @@ fn a_device_that_goes_under_load_refuses_and_is_let_go_of() {
     }
     assert_eq!(deleting.join().unwrap(), Ok(()));
     assert!(Bdev::names(&spdk).is_empty());
+}
+
+/// Each lets go of its channel on its own thread, while the others do I/O; SPDK walks them meanwhile.
+#[test]
+fn channels_of_several_threads_let_go_of_a_device() {
+    let spdk = spdk(&malloc(64));
+    let bdev = open(&spdk, "m");
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            let (spdk, bdev) = (spdk.clone(), bdev.clone());
+            std::thread::spawn(move || {
+                let thread = thread(&spdk);
+                let mut channel = Channel::new(&bdev, &thread, 1).unwrap();
+                drop(bdev);
+                let mut buf = Some(DmaBuf::alloc(4096).unwrap());
+                let mut done = 0_u64;
+                loop {
+                    match channel.submit(0, Op::Write, false, 0, 1, buf.take()) {
+                        Ok(()) => {}
+                        Err((Refused::Removed, _)) => return done,
+                        Err((why, _)) => panic!("{why}"),
+                    }
+                    while channel.outstanding() > 0 {
+                        turn(&thread);
+                        channel.reap(|one| {
+                            done += 1;
+                            buf = one.buf;
+                        });
+                    }
+                }
+            })
+        })
+        .collect();
+    drop(bdev);
+    let delete = bdevs(&[("bdev_malloc_delete", serde_json::json!({ "name": "m" }))]);
+    spdk.load(&delete).unwrap();
+    for worker in workers {
+        worker.join().unwrap();
+    }
+    assert!(Bdev::names(&spdk).is_empty());
+    spdk.stop().map_err(|held| held.holders).unwrap();
+}
+
+/// No memory; that a device is to go is refused the same way.
+#[test]
+fn a_channel_that_cannot_be_had_is_an_error() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let spdk = spdk(&malloc(64));
+    let (thread, bdev) = (thread(&spdk), open(&spdk, "m"));
+    let before = getrlimit(Resource::As);
+    let none = Rlimit {
+        current: Some(0),
+        ..before
+    };
+    setrlimit(Resource::As, none).unwrap();
+    let refused = Channel::new(&bdev, &thread, 1 << 24);
+    setrlimit(Resource::As, before).unwrap();
+    assert!(refused.is_none());
+    assert_eq!(thread.holders(), 1);
+    let delete = bdevs(&[("bdev_malloc_delete", serde_json::json!({ "name": "m" }))]);
+    let deleting = {
+        let spdk = spdk.clone();
+        std::thread::spawn(move || spdk.load(&delete).map_err(|error| error.to_string()))
+    };
+    while !bdev.is_removed() {
+        turn(&thread);
+    }
+    assert!(Channel::new(&bdev, &thread, 4).is_none());
+    drop(bdev);
+    assert_eq!(deleting.join().unwrap(), Ok(()));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nvme_spec::NamespaceName;
 use spdk_bdev::{Bdev, BdevChannel, BdevError, Geometry, Op, OpSet};
 use spdk_env::DeviceBacking;
 use spdk_nvme::{IoTarget, Namespace, QueuePairs};
@@ -23,20 +24,17 @@ pub(crate) struct NvmeBdev<B: DeviceBacking> {
     pub(crate) bounce: Bounce,
 }
 
-/// Who the namespace is: its UUID, or one made of NGUID, EUI-64, or serial number and namespace id.
+/// Who the namespace is.
 pub(crate) fn identity(namespace: &Namespace, serial: &str) -> Uuid {
-    if let Some(uuid) = namespace.uuid {
-        return Uuid::from_bytes(uuid);
+    let Namespace {
+        uuid, nguid, eui64, ..
+    } = *namespace;
+    match NamespaceName::of(uuid, nguid, eui64, (serial, namespace.nsid)) {
+        NamespaceName::Uuid(bytes) => Uuid::from_bytes(bytes),
+        NamespaceName::Text(text) => {
+            uuid::Builder::from_custom_bytes(xxh3_128(text.as_bytes()).to_be_bytes()).into_uuid()
+        }
     }
-    if namespace.nguid != [0; 16] {
-        return Uuid::from_bytes(namespace.nguid);
-    }
-    let text = if namespace.eui64 == [0; 8] {
-        format!("nvme serial {serial} namespace {}", namespace.nsid)
-    } else {
-        format!("eui64 {:02x?}", namespace.eui64)
-    };
-    uuid::Builder::from_custom_bytes(xxh3_128(text.as_bytes()).to_be_bytes()).into_uuid()
 }
 
 pub(crate) fn geometry(namespace: &Namespace, oncs: u16, write_cache: bool) -> Geometry {

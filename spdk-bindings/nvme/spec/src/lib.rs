@@ -5,7 +5,7 @@
 //!
 //! * [`register`]: offsets and bit fields of the controller's registers, doorbells.
 //! * [`Command`], [`Completion`], [`Status`]: queue entries. [`opcode`] has the numbers.
-//! * [`IdentifyController`], [`IdentifyNamespace`]: what a controller says about itself.
+//! * [`IdentifyController`], [`IdentifyNamespace`]: what a controller says about itself. [`NamespaceName`]: who a namespace is.
 //! * [`log`], [`feature`]: log pages, features, asynchronous events.
 //!
 //! Everything is little-endian on the wire and in the machine's order in fields. Thread rule: plain values.
@@ -18,6 +18,7 @@ mod completion;
 pub mod feature;
 mod identify;
 pub mod log;
+mod namespace_name;
 pub mod opcode;
 pub mod register;
 pub mod status;
@@ -28,6 +29,7 @@ pub use identify::{
     IDENTIFY_BYTES, IdentifyController, IdentifyNamespace, LbaFormat, NamespaceIds, identify_cns,
     parse_namespace_list,
 };
+pub use namespace_name::NamespaceName;
 pub use status::Status;
 
 /// Bytes of a submission queue entry (Base 3.3.3.1), as its power of two in CC.IOSQES says.

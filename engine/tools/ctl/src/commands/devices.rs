@@ -175,7 +175,8 @@ fn telemetry(d: &keel::Device) -> String {
 
 /// What an SSD is and says about itself.
 fn ssd(d: &keel::Device) -> Vec<(&'static str, String)> {
-    if d.driver != "nvme" {
+    // One that somebody else drives has a number there, too.
+    if d.driver != "nvme" && d.namespace == 0 {
         return Vec::new();
     }
     let mut rows = vec![
