@@ -21,6 +21,8 @@ const STAND_INS: [(&str, &str); 4] = [
     ("useradd", include_str!("../../image/useradd")),
 ];
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nkeel:x:1000:1000:keel:/tmp:/bin/sh\n";
+/// Where Debian's OpenSSL looks; C SPDK does not start where it is missing. It may be empty.
+const OPENSSL: &str = "/usr/lib/ssl/openssl.cnf";
 const GROUP: &str = "root:x:0:\nkeel:x:1000:\n";
 /// Programs that the guest runs from the shared folder; their libraries go into the image.
 const PROGRAMS: [&str; 2] = ["keel", "keel-engine"];
@@ -31,6 +33,7 @@ pub(crate) fn build(guest: &Guest, programs: &Path, extra: &[PathBuf]) -> Result
     let mut image = Archive::default();
     for folder in [
         "/dev", "/proc", "/sys", "/tmp", "/run", "/keel", "/state", "/root", "/mnt", "/var/lib",
+        "/var/run", "/var/tmp",
     ] {
         image.folder(folder);
     }
@@ -40,6 +43,7 @@ pub(crate) fn build(guest: &Guest, programs: &Path, extra: &[PathBuf]) -> Result
     image.file("/etc/welcome", 0o644, WELCOME.as_bytes());
     image.file("/etc/passwd", 0o644, PASSWD.as_bytes());
     image.file("/etc/group", 0o644, GROUP.as_bytes());
+    image.file(OPENSSL, 0o644, b"");
     for (name, script) in STAND_INS {
         image.file(&format!("/bin/{name}"), 0o755, script.as_bytes());
     }

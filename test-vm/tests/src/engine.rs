@@ -11,6 +11,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 const CONFIG: &str = "/run/engine.toml";
+const SPDK_JSON: &str = "/run/spdk.json";
+/// Of the machine's 768 MiB in huge pages the engine's own buffers take 250.
+const SPDK_MEMORY: &str = "448MiB";
 /// Folder of the socket; an unprivileged engine has everything there.
 const RUN: &str = "/run/keel";
 
@@ -20,6 +23,8 @@ pub(crate) struct Device {
     pub(crate) name: String,
     /// Lines of the `[[device]]` table that say what it is.
     pub(crate) lines: String,
+    /// The PCI address where C SPDK finds it.
+    pub(crate) spdk: Option<String>,
 }
 
 impl Device {
@@ -35,6 +40,7 @@ impl Device {
         Ok(Device {
             name: format!("{controller}n{number}"),
             lines: format!("kind = \"file\"\npath = \"{path}\"\n"),
+            spdk: None,
         })
     }
 
@@ -44,6 +50,7 @@ impl Device {
         Ok(Device {
             name: format!("{controller}n{number}"),
             lines: format!("{}namespace = {number}\n", device.lines),
+            spdk: None,
         })
     }
 
@@ -53,6 +60,17 @@ impl Device {
         Ok(Device {
             name: controller.to_owned(),
             lines: format!("kind = \"nvme\"\naddress = \"{address}\"\n"),
+            spdk: None,
+        })
+    }
+
+    /// A controller that C SPDK drives for the engine.
+    pub(crate) fn spdk(vm: &Vm, controller: &str) -> Result<Device> {
+        let address = bind(vm, controller, "vfio-pci")?;
+        Ok(Device {
+            name: controller.to_owned(),
+            lines: format!("kind = \"spdk\"\nbdev = \"{controller}n1\"\n"),
+            spdk: Some(address),
         })
     }
 }
@@ -188,7 +206,31 @@ impl Engine {
 /// Writes the file that an engine is started with, and gives its path.
 pub(crate) fn write_config(vm: &Vm, targets: u32, devices: &[Device]) -> Result<&'static str> {
     prepare(vm, &config("/state/storage", targets, devices))?;
+    if devices.iter().any(|device| device.spdk.is_some()) {
+        write_spdk_json(vm, "", devices)?;
+    }
     Ok(CONFIG)
+}
+
+/// Writes what SPDK is told, with these calls (each with a comma behind it) before the others.
+pub(crate) fn write_spdk_json(vm: &Vm, first: &str, devices: &[Device]) -> Result<()> {
+    vm.put(SPDK_JSON, 0o644, spdk_json(first, devices).as_bytes())
+}
+
+/// What SPDK is told: to attach the controllers, and then to look for those that come and go; the other way round it gives those that it
+/// finds names of its own.
+fn spdk_json(first: &str, devices: &[Device]) -> String {
+    let mut calls = first.to_owned();
+    for Device { name, spdk, .. } in devices {
+        if let Some(address) = spdk {
+            let _ = write!(
+                calls,
+                r#"{{"method":"bdev_nvme_attach_controller","params":{{"name":"{name}","trtype":"PCIe","traddr":"{address}"}}}},"#
+            );
+        }
+    }
+    calls += r#"{"method":"bdev_nvme_set_hotplug","params":{"enable":true,"period_us":100000}}"#;
+    format!(r#"{{"subsystems":[{{"subsystem":"bdev","config":[{calls}]}}]}}"#)
 }
 
 fn prepare(vm: &Vm, config: &str) -> Result<()> {
@@ -197,14 +239,26 @@ fn prepare(vm: &Vm, config: &str) -> Result<()> {
 }
 
 fn config(storage: &str, targets: u32, devices: &[Device]) -> String {
+    let allowed: Vec<&String> = devices
+        .iter()
+        .filter_map(|device| device.spdk.as_ref())
+        .collect();
+    let (provider, spdk) = if allowed.is_empty() {
+        ("", String::new())
+    } else {
+        let section = format!(
+            "\n[spdk]\nmemory = \"{SPDK_MEMORY}\"\njson = \"{SPDK_JSON}\"\npci_allowed = {allowed:?}\n"
+        );
+        ("provider = \"libspdk\"\n\n", section)
+    };
     let mut text = format!(
-        "[engine]\nstorage_dir = \"{storage}\"\ntargets = {targets}\noversubscribe = true\nidle_latency_us = 50\n\n\
+        "{provider}[engine]\nstorage_dir = \"{storage}\"\ntargets = {targets}\noversubscribe = true\nidle_latency_us = 50\n\n\
          [modules]\nload = [\"mgmt\", \"obj\"]\n\n\
          [drpc]\nsocket = \"{RUN}/engine.sock\"\n\n\
          [rpc]\nlisten = \"10.0.2.15:10010\"\nallow_insecure = true # the host's end of this network is the test\n\
-         bulk_memory = \"32MiB\"\n"
+         bulk_memory = \"32MiB\"\n{spdk}"
     );
-    for Device { name, lines } in devices {
+    for Device { name, lines, .. } in devices {
         let _ = write!(text, "\n[[device]]\nname = \"{name}\"\n{lines}");
     }
     text

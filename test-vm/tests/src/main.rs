@@ -97,7 +97,7 @@ fn main() -> ExitCode {
 
 fn list() -> Result<ExitCode> {
     let mut text = String::from("tests:\n");
-    for test in tests::ALL {
+    for test in tests::ALL.iter().chain(tests::OVER_SPDK) {
         let _ = writeln!(
             text,
             "  {:<28} {:<14} {}",

@@ -4,13 +4,17 @@ use std::collections::BTreeSet;
 
 use test_vm::Profile;
 
-use super::ALL;
+use super::{ALL, OVER_SPDK, Test};
 
 /// Findings that cannot be put into a machine that is emulated here.
 const NOT_PLANTED: [(&str, &str); 0] = [];
 
 /// The tests that ask the doctor.
 const ASKING: [&str; 2] = [include_str!("faults.rs"), include_str!("node.rs")];
+
+fn all() -> impl Iterator<Item = &'static Test> {
+    ALL.iter().chain(OVER_SPDK)
+}
 
 #[test]
 fn every_machine_is_used() {
@@ -31,8 +35,8 @@ fn every_machine_is_used() {
 
 #[test]
 fn names_are_unique() {
-    let names: BTreeSet<&str> = ALL.iter().map(|test| test.name).collect();
-    assert_eq!(names.len(), ALL.len());
+    let names: BTreeSet<&str> = all().map(|test| test.name).collect();
+    assert_eq!(names.len(), all().count());
 }
 
 #[test]
@@ -62,14 +66,11 @@ fn the_table_of_what_is_tested_names_tests() {
     let table = readme[begins..].split("\n\n").next().unwrap_or_default();
     let mut named = 0;
     for word in table.split('`').skip(1).step_by(2) {
-        assert!(
-            ALL.iter().any(|test| test.name == word),
-            "`{word}` is no test"
-        );
+        assert!(all().any(|test| test.name == word), "`{word}` is no test");
         named += 1;
     }
     assert!(named > 15, "{table}");
-    for test in ALL {
+    for test in all() {
         assert!(
             table.contains(&format!("`{}`", test.name)),
             "{} is not in the table",

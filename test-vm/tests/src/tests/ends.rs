@@ -19,10 +19,13 @@ pub(crate) enum End {
 pub(crate) const TARGETS: u32 = 4;
 pub(crate) const POOL: u64 = 1 << 30;
 
+/// Gives what is under the targets to a driver.
+pub(crate) type Devices = fn(&mut Rig) -> Result<Vec<Device>>;
+
 /// A store on four targets over the rig's devices is ended under load some times; each time all that was acknowledged is there.
 pub(crate) fn nothing_acknowledged_is_lost(
     rig: &mut Rig,
-    devices: fn(&mut Rig) -> Result<Vec<Device>>,
+    devices: Devices,
     end: End,
     rounds: u64,
 ) -> Result<()> {

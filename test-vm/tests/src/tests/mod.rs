@@ -8,6 +8,7 @@ mod kernel_driver;
 mod machines;
 mod node;
 mod shapes;
+mod spdk_driver;
 mod user_driver;
 
 use anyhow::Result;
@@ -255,3 +256,57 @@ pub(crate) const ALL: &[Test] = &[
 
 #[cfg(test)]
 mod checks;
+
+/// The same over C SPDK's driver, for an engine that was built with it.
+pub(crate) const OVER_SPDK: &[Test] = &[
+    Test {
+        name: "spdk_driver_both",
+        about: "what SPDK's driver writes ours and the kernel's read, and the other way round",
+        profile: "two_nvme",
+        boot: Boot::Shared,
+        run: spdk_driver::all_drivers,
+    },
+    Test {
+        name: "spdk_driver_killed",
+        about: "kill -9 under load over SPDK's driver: nothing acknowledged is lost",
+        profile: "two_nvme",
+        boot: Boot::Own,
+        run: spdk_driver::killed,
+    },
+    Test {
+        name: "spdk_driver_power_cut",
+        about: "power cuts under load over SPDK's driver: nothing acknowledged is lost",
+        profile: "power_cut",
+        boot: Boot::Own,
+        run: spdk_driver::power_cut,
+    },
+    Test {
+        name: "spdk_driver_volatile",
+        about: "power cuts with volatile write caches: SPDK passes flushes on, and is refused where it was told not to",
+        profile: "volatile_cache",
+        boot: Boot::Own,
+        run: spdk_driver::volatile,
+    },
+    Test {
+        name: "spdk_driver_health",
+        about: "what the SSDs say of themselves comes through SPDK's driver",
+        profile: "two_nvme",
+        boot: Boot::Shared,
+        run: spdk_driver::health,
+    },
+    Test {
+        name: "spdk_driver_removed",
+        about: "an SSD is pulled under load from SPDK's driver and put back: the others serve on, and its targets come back without a restart",
+        profile: "two_nvme",
+        boot: Boot::Own,
+        run: spdk_driver::removed,
+    },
+];
+
+/// Which tests this run is about: `KEEL_TEST_PROVIDER=libspdk` says those over SPDK.
+pub(crate) fn chosen() -> &'static [Test] {
+    match std::env::var("KEEL_TEST_PROVIDER").as_deref() {
+        Ok("libspdk") => OVER_SPDK,
+        _ => ALL,
+    }
+}

@@ -63,6 +63,7 @@ pub(super) fn device(vm: &Vm) -> Result<Device> {
     Ok(Device {
         name: "n0".into(),
         lines: format!("kind = \"nvme\"\naddress = \"{address}\"\n"),
+        spdk: None,
     })
 }
 

@@ -11,7 +11,7 @@ use crate::rig::Rig;
 const ALIVE: u32 = 20;
 const KEEL_HEALTH: &str = "keel --socket /run/keel/engine.sock devices health";
 
-fn devices(rig: &mut Rig) -> Result<Vec<Device>> {
+pub(crate) fn devices(rig: &mut Rig) -> Result<Vec<Device>> {
     let vm = rig.vm()?;
     Ok(vec![Device::user(vm, "n0")?, Device::user(vm, "n1")?])
 }

@@ -140,11 +140,19 @@ pub(crate) fn over_spdk() -> Vec<Stage> {
         "--package=spdk_provider",
         "--features=spdk_sys/libspdk,spdk_provider/libspdk",
     ];
+    const BUILD: &[&str] = &["build", "--workspace", "--features=engine/libspdk"];
+    const VM: &[&str] = &["run", "--quiet", "--package", "vm_tests", "--", "run"];
     let stage = |name, args| Stage {
         name,
         work: Work::OverSpdk(args),
     };
-    vec![stage("test", RUN), stage("doctest", DOC)]
+    vec![
+        // As below: programs must be there before tests start them.
+        stage("build", BUILD),
+        stage("test", RUN),
+        stage("doctest", DOC),
+        stage("vm", VM),
+    ]
 }
 
 /// All stages in the order in which they run: quick answers first.
