@@ -20,6 +20,9 @@
 //! - **D6 emulated access**: [`IoSpace`] reaches memory only through ranges that it knows and whose memory it holds or can
 //!   revive (`Weak`), with the copies of D4. Into a `DmaBuf` it reaches only as hardware would: because its driver gave the
 //!   buffer away with a command and owns it until the completion, during which nobody holds a reference to the bytes (D1).
+//! - **D7 header**: a `DmaBuf` points to a header that is alive while it exists and that nobody else reads or writes (D1): a heap buffer owns
+//!   it, a pool buffer's lies in the pool, which it holds a reference to; it changes hands with the slot's number through the pool's free list.
+//!   That of buffers without bytes is shared and only read.
 
 mod arena;
 mod buffer;

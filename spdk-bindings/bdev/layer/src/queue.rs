@@ -122,8 +122,7 @@ impl IoQueue {
     #[inline]
     pub fn submit(&self, request: Request) -> Result<(), Rejected> {
         if !self.limits.accepts(&request) || self.core.is_over() {
-            let why = self.limits.why(&request, &self.core);
-            return Err(Rejected { request, why });
+            return Err(self.refuse(request));
         }
         match self.core.submit(self.route, request) {
             Ok(()) => Ok(()),
@@ -132,6 +131,14 @@ impl IoQueue {
                 why: Reject::QueueFull { depth: self.depth },
             }),
         }
+    }
+
+    /// By value: whose address is taken is built in memory, and read back slowly, also on the way that is always taken.
+    #[cold]
+    #[inline(never)]
+    fn refuse(&self, request: Request) -> Rejected {
+        let why = self.limits.why(&request, &self.core);
+        Rejected { request, why }
     }
 
     /// Hands at most `max` finished I/Os to `done`, oldest first; returns how many. `done` may submit to this queue.

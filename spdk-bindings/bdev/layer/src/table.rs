@@ -16,11 +16,12 @@ use crate::{BdevError, Completion, Request, SlowIo};
 pub(crate) struct Slot {
     request: Request,
     result: Result<(), BdevError>,
+    origin: Origin,
     route: u32,
     at_device: bool,
 }
 
-/// For which request an I/O is done, and since when it is at its device. Beside the slot, whose line is full.
+/// For which request an I/O is done, and since when it is at its device.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Origin {
     pub(crate) trace: u64,
@@ -62,8 +63,6 @@ impl Lane {
 #[derive(Default)]
 pub(crate) struct IoTable {
     slots: Vec<Slot>,
-    /// Of each slot.
-    origins: Vec<Origin>,
     lanes: Vec<Lane>,
     /// Slots of no lane.
     spare: Vec<u32>,
@@ -98,10 +97,10 @@ impl IoTable {
         self.slots.push(Slot {
             request: Request::flush(),
             result: Ok(()),
+            origin: Origin::default(),
             route,
             at_device: false,
         });
-        self.origins.push(Origin::default());
         self.slots.len() as u32 - 1
     }
 
@@ -127,7 +126,7 @@ impl IoTable {
         let slot = &mut self.slots[tag as usize];
         slot.request = request;
         slot.at_device = true;
-        self.origins[tag as usize] = origin;
+        slot.origin = origin;
         Ok((tag, &mut slot.request))
     }
 
@@ -148,14 +147,14 @@ impl IoTable {
 
     /// An I/O that has just ended, for who hears of slow ones.
     pub(crate) fn ended<'a>(&self, tag: u32, device: &'a str, now: u64) -> SlowIo<'a> {
-        let (slot, origin) = (&self.slots[tag as usize], &self.origins[tag as usize]);
+        let slot = &self.slots[tag as usize];
         SlowIo {
             device,
             op: slot.request.op,
             lba: slot.request.lba,
             blocks: slot.request.blocks,
-            took: Duration::from_nanos(now.saturating_sub(origin.since)),
-            trace: origin.trace,
+            took: Duration::from_nanos(now.saturating_sub(slot.origin.since)),
+            trace: slot.origin.trace,
             failed: slot.result.is_err(),
         }
     }
@@ -262,8 +261,7 @@ impl<'a> CompletionSink<'a> {
             return;
         }
         slot.at_device = false;
-        let since = self.table.origins[tag as usize].since;
-        if self.now.saturating_sub(since) >= self.slow_after {
+        if self.now.saturating_sub(slot.origin.since) >= self.slow_after {
             self.slow.push(tag);
         }
         self.tally

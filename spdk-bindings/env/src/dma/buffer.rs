@@ -27,16 +27,52 @@ pub struct OutOfMemory {
 /// An owned, page-aligned run of bytes for device I/O (SPDK: `spdk_dma_zmalloc`).
 ///
 /// `len` is the part in use and may be set to anything up to `capacity`. Dropping the buffer frees it or gives it back to
-/// its pool. `Send`: it may be filled on one xstream and given to a device on another. 24 bytes, so that a request
-/// that carries one stays within a cache line.
+/// its pool. `Send`: it may be filled on one xstream and given to a device on another. One word: an I/O's buffer changes hands some
+/// six times on its way, and a processor that wrote a value in pieces waits before it reads them back as one.
 pub struct DmaBuf {
+    header: NonNull<Header>,
+}
+
+/// What a buffer is. Made once per slot of a pool, or with the heap buffer that it describes.
+#[repr(align(32))]
+pub(super) struct Header {
     ptr: NonNull<u8>,
     len: u32,
     capacity: u32,
+    /// The pool while the buffer is out, and its number there.
     pool: Option<Arc<PoolInner>>,
+    slot: u32,
 }
 
-// SAFETY: D1: the value is the only way to its bytes, so moving it to another thread moves all access with it.
+/// Of all buffers without bytes; nobody writes it.
+struct Empty(Header);
+
+// SAFETY: never written, its address is not dereferenced, and it has no pool.
+unsafe impl Sync for Empty {}
+
+static EMPTY: Empty = Empty(Header {
+    // Aligned and dangling: valid for slices of length 0.
+    ptr: NonNull::<AlignedPage>::dangling().cast::<u8>(),
+    len: 0,
+    capacity: 0,
+    pool: None,
+    slot: 0,
+});
+
+impl Header {
+    /// Of a slot that no buffer exists for.
+    pub(super) fn of_slot(ptr: NonNull<u8>, capacity: u32, slot: u32) -> Header {
+        Header {
+            ptr,
+            len: capacity,
+            capacity,
+            pool: None,
+            slot,
+        }
+    }
+}
+
+// SAFETY: D1: the value is the only way to its bytes and its header, so moving it to another thread moves all access with it.
 unsafe impl Send for DmaBuf {}
 // SAFETY: a shared `&DmaBuf` gives out shared slices of initialised bytes only.
 unsafe impl Sync for DmaBuf {}
@@ -55,57 +91,70 @@ impl DmaBuf {
         let bytes = len.checked_next_multiple_of(PAGE).ok_or(fail)?;
         let capacity = u32::try_from(bytes).map_err(|_| fail)?;
         let layout = Layout::from_size_align(bytes, PAGE).map_err(|_| fail)?;
+        let len = u32::try_from(len).map_err(|_| fail)?;
         // SAFETY: the layout has a non-zero size.
         let ptr = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(fail)?;
+        let header = Header {
+            len,
+            ..Header::of_slot(ptr, capacity, 0)
+        };
         Ok(DmaBuf {
-            ptr,
-            len: u32::try_from(len).map_err(|_| fail)?,
-            capacity,
-            pool: None,
+            header: NonNull::from(Box::leak(Box::new(header))),
         })
     }
 
     /// A buffer without bytes; allocates nothing.
     #[must_use]
     pub fn empty() -> DmaBuf {
-        // An aligned, dangling address: valid for slices of length 0.
-        let ptr = NonNull::<AlignedPage>::dangling().cast::<u8>();
         DmaBuf {
-            ptr,
-            len: 0,
-            capacity: 0,
-            pool: None,
+            header: NonNull::from(&EMPTY.0),
         }
     }
 
-    pub(super) fn from_pool(ptr: NonNull<u8>, capacity: u32, pool: Arc<PoolInner>) -> DmaBuf {
-        DmaBuf {
-            ptr,
-            len: capacity,
-            capacity,
-            pool: Some(pool),
-        }
+    /// # Safety
+    /// `header` is that of a free slot of `pool`, taken out of its free list by the caller (D1, D7).
+    #[inline]
+    pub(super) unsafe fn from_pool(header: NonNull<Header>, pool: Arc<PoolInner>) -> DmaBuf {
+        let mut buf = DmaBuf { header };
+        let header = buf.header_mut();
+        header.len = header.capacity;
+        header.pool = Some(pool);
+        buf
+    }
+
+    #[inline]
+    fn header(&self) -> &Header {
+        // SAFETY: D7.
+        unsafe { self.header.as_ref() }
+    }
+
+    /// Not of a buffer without bytes.
+    #[inline]
+    fn header_mut(&mut self) -> &mut Header {
+        debug_assert!(self.header != NonNull::from(&EMPTY.0));
+        // SAFETY: D7; `&mut self` is the only access (D1).
+        unsafe { self.header.as_mut() }
     }
 
     /// Bytes in use.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len as usize
+        self.header().len as usize
     }
 
     /// True when `len` is 0.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.header().len == 0
     }
 
     /// Bytes allocated; `len` never exceeds it.
     #[inline]
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.capacity as usize
+        self.header().capacity as usize
     }
 
     /// Sets the bytes in use. Growing shows what the buffer held before (zeroes, or an earlier I/O's data).
@@ -116,10 +165,12 @@ impl DmaBuf {
         assert!(
             len <= self.capacity(),
             "set_len({len}) on a DmaBuf with a capacity of {} bytes",
-            self.capacity
+            self.capacity()
         );
-        // The assertion bounds `len` by a u32.
-        self.len = len as u32;
+        if len != self.len() {
+            // The assertion bounds `len` by a u32.
+            self.header_mut().len = len as u32;
+        }
     }
 
     /// The bytes in use.
@@ -127,7 +178,7 @@ impl DmaBuf {
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: D2 and D3; `len <= capacity`; `&self` keeps every writer out (D1).
-        unsafe { core::slice::from_raw_parts(self.ptr.as_ptr(), self.len()) }
+        unsafe { core::slice::from_raw_parts(self.as_ptr(), self.len()) }
     }
 
     /// The bytes in use, to write.
@@ -135,18 +186,18 @@ impl DmaBuf {
     #[must_use]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: D2 and D3; `len <= capacity`; `&mut self` is the only access (D1).
-        unsafe { core::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len()) }
+        unsafe { core::slice::from_raw_parts_mut(self.as_mut_ptr(), self.len()) }
     }
 
     /// Address of the first byte, for a device. Valid while the buffer exists.
     #[inline]
     #[must_use]
     pub fn as_ptr(&self) -> *const u8 {
-        self.ptr.as_ptr()
+        self.header().ptr.as_ptr()
     }
 
     pub(crate) fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.ptr.as_ptr()
+        self.header().ptr.as_ptr()
     }
 
     /// Number of the registered pool that the buffer comes from, if any: the slot that an io_uring instance knows its
@@ -154,24 +205,27 @@ impl DmaBuf {
     #[inline]
     #[must_use]
     pub fn pool_index(&self) -> Option<u16> {
-        self.pool.as_ref().and_then(|pool| pool.index())
+        self.header().pool.as_ref().and_then(|pool| pool.index())
     }
 
     /// The pool that the buffer comes from, if any: to map it for a device that has not seen it yet. Counts a reference.
     #[must_use]
     pub fn pool_handle(&self) -> Option<super::DmaPool> {
-        self.pool.clone().map(super::DmaPool::from)
+        self.header().pool.clone().map(super::DmaPool::from)
     }
 
     /// Whether its bytes lie in memory that was set aside for devices ([`super::reserve_dma`]).
     #[inline]
     #[must_use]
     pub fn is_reserved(&self) -> bool {
-        self.pool.as_ref().is_some_and(|pool| pool.is_huge())
+        self.header()
+            .pool
+            .as_ref()
+            .is_some_and(|pool| pool.is_huge())
     }
 
     pub(crate) fn pool(&self) -> Option<&Arc<PoolInner>> {
-        self.pool.as_ref()
+        self.header().pool.as_ref()
     }
 }
 
@@ -181,30 +235,35 @@ struct AlignedPage([u8; 0]);
 impl Drop for DmaBuf {
     #[inline]
     fn drop(&mut self) {
-        if let Some(pool) = &self.pool {
-            pool.give_back(self.ptr);
-        } else if self.capacity != 0 {
-            free_heap(self.ptr, self.capacity);
+        if self.capacity() == 0 {
+            return;
+        }
+        let header = self.header_mut();
+        match header.pool.take() {
+            // From here on the header is the next holder's.
+            Some(pool) => pool.give_back(header.slot),
+            None => free_heap(self.header),
         }
     }
 }
 
 #[cold]
-fn free_heap(ptr: NonNull<u8>, capacity: u32) {
-    // SAFETY: `alloc` made this allocation with exactly this size and alignment, and by D1 nobody else holds it.
+fn free_heap(header: NonNull<Header>) {
+    // SAFETY: `alloc` made both allocations, the bytes with exactly this size and alignment, and by D1 nobody else holds them.
     unsafe {
+        let header = Box::from_raw(header.as_ptr());
         dealloc(
-            ptr.as_ptr(),
-            Layout::from_size_align_unchecked(capacity as usize, PAGE),
-        )
+            header.ptr.as_ptr(),
+            Layout::from_size_align_unchecked(header.capacity as usize, PAGE),
+        );
     }
 }
 
 impl fmt::Debug for DmaBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DmaBuf")
-            .field("len", &self.len)
-            .field("capacity", &self.capacity)
+            .field("len", &self.len())
+            .field("capacity", &self.capacity())
             .field("pool", &self.pool_index())
             .finish_non_exhaustive()
     }
@@ -223,8 +282,9 @@ mod tests {
         buf.as_mut_slice()[4999] = 7;
         buf.set_len(8192);
         assert_eq!((buf.as_slice()[4999], buf.as_slice()[8191]), (7, 0));
-        assert_eq!(size_of::<DmaBuf>(), 24);
-        assert_eq!(size_of::<Option<DmaBuf>>(), 24);
+        assert_eq!(size_of::<DmaBuf>(), 8);
+        assert_eq!(size_of::<Option<DmaBuf>>(), 8);
+        assert_eq!(size_of::<Header>(), 32);
     }
 
     #[test]
@@ -235,6 +295,7 @@ mod tests {
                 && buf.as_mut_slice().is_empty()
                 && buf.as_ptr().addr().is_multiple_of(PAGE)
         );
+        buf.set_len(0);
         assert_eq!(DmaBuf::alloc(0).unwrap().capacity(), 0);
     }
 

@@ -1,9 +1,10 @@
 #![allow(
     unsafe_code,
-    reason = "computes slot addresses inside the pool's mapping (D1, D2 of dma.rs)"
+    reason = "computes slot addresses inside the pool's mapping and hands out their headers (D1, D2, D7 of dma.rs)"
 )]
 //! [`DmaPool`]: a fixed number of equal buffers in one mapping, taken and given back without locks.
 
+use core::cell::UnsafeCell;
 use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
 
+use super::buffer::Header;
 use super::mapping::Mapping;
 use super::{DmaBuf, OutOfMemory, PAGE};
 
@@ -33,11 +35,16 @@ pub struct DmaPool {
 pub(crate) struct PoolInner {
     memory: Mapping,
     stride: usize,
-    capacity: u32,
-    count: usize,
+    /// One for each slot; its buffer's while it is out.
+    headers: Box<[UnsafeCell<Header>]>,
     free: ArrayQueue<u32>,
     index: Option<u16>,
 }
+
+// SAFETY: D7: a header is touched only by the holder of its buffer, and changes hands with the slot's number through `free`, which orders it.
+unsafe impl Send for PoolInner {}
+// SAFETY: as above.
+unsafe impl Sync for PoolInner {}
 
 impl DmaPool {
     /// `count` buffers of `buf_len` bytes each (rounded up to whole pages), in huge pages if they were set aside ([`super::reserve_dma`]).
@@ -61,17 +68,20 @@ impl DmaPool {
         let slots = u32::try_from(count.max(1)).map_err(|_| fail)?;
         let memory = Mapping::for_dma(stride.checked_mul(slots as usize).ok_or(fail)?, node)?;
         let free = ArrayQueue::new(slots as usize);
-        for slot in 0..slots {
+        let header = |slot: u32| {
             // Cannot fail: the queue has room for every slot.
             let _ = free.push(slot);
-        }
+            // SAFETY: the mapping has `slots` strides, so the offset lies inside (D2).
+            let ptr = unsafe { memory.as_ptr().add(slot as usize * stride) };
+            UnsafeCell::new(Header::of_slot(ptr, capacity, slot))
+        };
+        let headers = (0..slots).map(header).collect();
         let index = take_index();
         Ok(DmaPool {
             inner: Arc::new(PoolInner {
                 memory,
                 stride,
-                capacity,
-                count: slots as usize,
+                headers,
                 free,
                 index,
             }),
@@ -83,19 +93,10 @@ impl DmaPool {
     #[must_use]
     pub fn get(&self) -> Option<DmaBuf> {
         let slot = self.inner.free.pop()?;
-        // SAFETY: slots are below `count`, so the offset lies inside the mapping (D2).
-        let ptr = unsafe {
-            self.inner
-                .memory
-                .as_ptr()
-                .add(slot as usize * self.inner.stride)
-        };
-        // D1: the slot was in the free list, so no buffer for it exists.
-        Some(DmaBuf::from_pool(
-            ptr,
-            self.inner.capacity,
-            Arc::clone(&self.inner),
-        ))
+        let header = self.inner.headers.get(slot as usize)?;
+        let header = NonNull::new(header.get())?;
+        // SAFETY: the slot was in the free list, so no buffer for it exists (D1, D7).
+        Some(unsafe { DmaBuf::from_pool(header, Arc::clone(&self.inner)) })
     }
 
     /// Buffers that can be taken now (a snapshot: other threads take and give back).
@@ -107,7 +108,7 @@ impl DmaPool {
     /// Buffers in all.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.inner.count
+        self.inner.headers.len()
     }
 
     /// Number under which the pool's memory is registered with rings and devices, as [`DmaBuf::pool_index`].
@@ -162,9 +163,8 @@ impl PoolInner {
     }
 
     #[inline]
-    pub(super) fn give_back(&self, ptr: NonNull<u8>) {
-        let offset = ptr.as_ptr() as usize - self.memory.as_ptr().as_ptr() as usize;
-        let returned = self.free.push((offset / self.stride) as u32);
+    pub(super) fn give_back(&self, slot: u32) {
+        let returned = self.free.push(slot);
         debug_assert!(returned.is_ok(), "more buffers came back than the pool has");
     }
 }
