@@ -284,6 +284,9 @@ struct Lane {
     /// Submission time of each I/O in flight, by its number.
     submitted: Vec<u64>,
     histogram: Histogram,
+    /// The newest latency, and how many I/Os in a row had it: those that are timed together do.
+    took: u64,
+    alike: u64,
     errors: u64,
     started_ns: u64,
     end_ns: u64,
@@ -309,10 +312,13 @@ fn start_lane(thread: &Thread, options: &Options, descriptor: &Descriptor, seed:
         };
         let reaped = running.turn();
         if running.queue.in_flight() == 0 {
-            let lane = lane.take().map(|lane| LaneResult {
-                elapsed_ns: lane.clock.now() - lane.started_ns,
-                histogram: lane.histogram,
-                errors: lane.errors,
+            let lane = lane.take().map(|mut lane| {
+                lane.count_alike();
+                LaneResult {
+                    elapsed_ns: lane.clock.now() - lane.started_ns,
+                    histogram: lane.histogram,
+                    errors: lane.errors,
+                }
             });
             let _ = done.send(lane.ok_or_else(|| "no result".to_owned()));
             own.borrow_mut().take();
@@ -341,6 +347,8 @@ fn prepare(thread: &Thread, options: &Options, descriptor: &Descriptor, seed: u6
         random: seed | 1,
         submitted: vec![0; options.queue_depth as usize],
         histogram: Histogram::default(),
+        took: 0,
+        alike: 0,
         errors: 0,
         started_ns,
         end_ns: started_ns + (options.seconds * 1e9) as u64,
@@ -390,7 +398,13 @@ impl Lane {
     #[inline]
     fn finish(&mut self, completion: Completion, over: bool, now: u64) {
         let number = completion.user;
-        self.histogram.record(now - self.submitted[number as usize]);
+        let took = now - self.submitted[number as usize];
+        if took == self.took {
+            self.alike += 1;
+        } else {
+            self.count_alike();
+            (self.took, self.alike) = (took, 1);
+        }
         if let Err(error) = completion.result {
             self.failed(&error);
         }
@@ -399,6 +413,12 @@ impl Lane {
         {
             self.submit(number, buf, now);
         }
+    }
+
+    #[inline]
+    fn count_alike(&mut self) {
+        self.histogram.record_times(self.took, self.alike);
+        self.alike = 0;
     }
 
     #[inline]

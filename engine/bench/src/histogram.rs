@@ -58,9 +58,15 @@ impl Histogram {
     /// Counts one value.
     #[inline]
     pub fn record(&mut self, value: u64) {
-        self.counts[bucket(value)] += 1;
-        self.total += 1;
-        self.sum += value;
+        self.record_times(value, 1);
+    }
+
+    /// Counts a value that was seen so often.
+    #[inline]
+    pub fn record_times(&mut self, value: u64, times: u64) {
+        self.counts[bucket(value)] += times;
+        self.total += times;
+        self.sum += value * times;
     }
 
     /// Adds another one's counts.
