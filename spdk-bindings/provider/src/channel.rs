@@ -89,11 +89,6 @@ impl SpdkChannel {
             }
             Op::Flush => spdk_sys::Op::Flush,
         };
-        let (lba, blocks) = match request.op {
-            // All of it; the shim takes no range of 0 blocks.
-            Op::Flush => (0, 0),
-            _ => (request.lba, request.blocks),
-        };
         let mut buf = if request.op.has_data() {
             request.buf.take()
         } else {
@@ -111,7 +106,7 @@ impl SpdkChannel {
             }
         }
         let fua = request.fua && !self.flush_is_nothing;
-        match channel.submit(tag, op, fua, lba, blocks, buf) {
+        match channel.submit(tag, op, fua, request.lba, request.blocks, buf) {
             Ok(()) => true,
             Err((why, buf)) => {
                 if let Some(buf) = buf {
@@ -120,14 +115,7 @@ impl SpdkChannel {
                         None => buf,
                     });
                 }
-                let errno = match why {
-                    Refused::Busy => return false,
-                    Refused::Removed => ENODEV,
-                    Refused::Errno(errno) => errno,
-                    _ => EINVAL,
-                };
-                self.refused.push_back((tag, errno));
-                true
+                refused(&mut self.refused, tag, why)
             }
         }
     }
@@ -147,16 +135,34 @@ impl SpdkChannel {
     }
 }
 
+/// Whether SPDK has refused it for good, which is then reported at the next poll; `false`: it has no room now.
+#[cold]
+fn refused(list: &mut VecDeque<(u32, i32)>, tag: u32, why: Refused) -> bool {
+    let errno = match why {
+        Refused::Busy => return false,
+        Refused::Removed => ENODEV,
+        Refused::Errno(errno) => errno,
+        _ => EINVAL,
+    };
+    list.push_back((tag, errno));
+    true
+}
+
 #[inline]
 fn outcome(name: &str, request: &Request, errno: i32) -> Result<(), BdevError> {
-    if errno == 0 {
-        return Ok(());
+    match errno {
+        0 => Ok(()),
+        _ => Err(failure(name, request, errno)),
     }
+}
+
+#[cold]
+fn failure(name: &str, request: &Request, errno: i32) -> BdevError {
     let why = match errno {
         ENODEV => "the device was taken away".to_owned(),
         _ => format!("SPDK reports: {}", std::io::Error::from_raw_os_error(errno)),
     };
-    Err(BdevError::io(name, request, why, Some(errno)))
+    BdevError::io(name, request, why, Some(errno))
 }
 
 impl BdevChannel for SpdkChannel {

@@ -221,20 +221,18 @@ struct ks_done {
 
 /*
  * One thread's channel on a device, for I/Os numbered from 0 to capacity - 1. Every I/O that was submitted has exactly one entry in
- * `done`, which therefore cannot overflow between two calls of ks_channel_take.
+ * `done`, which therefore cannot overflow between two calls of ks_channel_take. The owner counts what is out.
  */
 struct ks_channel {
 	struct spdk_bdev_desc *desc;
 	struct spdk_io_channel *channel;
-	uint64_t num_blocks;
-	uint32_t capacity;
-	uint32_t outstanding;
-	uint32_t done_count;
-	/* Set by ks_channel_free: the last I/O takes the memory with it. */
-	void (*orphaned)(void *);
-	void *orphan;
 	struct ks_done *done;
 	struct ks_io *ios;
+	uint32_t done_count;
+	/* Set by ks_channel_free, with the I/Os that are still to come: the last one takes the memory with it. */
+	uint32_t outstanding;
+	void (*orphaned)(void *);
+	void *orphan;
 };
 
 static void
@@ -258,7 +256,6 @@ ks_channel_new(struct ks_desc *desc, uint32_t capacity)
 		return NULL;
 	}
 	channel->desc = desc->desc;
-	channel->capacity = capacity;
 	channel->done = calloc(capacity, sizeof(*channel->done));
 	channel->ios = calloc(capacity, sizeof(*channel->ios));
 	if (channel->done != NULL && channel->ios != NULL) {
@@ -276,12 +273,13 @@ ks_channel_new(struct ks_desc *desc, uint32_t capacity)
 }
 
 /*
- * Lets go of the channel on its thread. With I/O outstanding it lives on, with its owner's buffers, and `orphaned(orphan)` is called on
- * the same thread when the last has come back; without, at once. Either way exactly one call.
+ * Lets go of the channel on its thread. `out` I/Os were submitted and not taken. With some at the device it lives on, with its owner's buffers,
+ * and `orphaned(orphan)` is called on the same thread when the last has come back; without, at once. Either way exactly one call.
  */
 void
-ks_channel_free(struct ks_channel *channel, void (*orphaned)(void *), void *orphan)
+ks_channel_free(struct ks_channel *channel, uint32_t out, void (*orphaned)(void *), void *orphan)
 {
+	channel->outstanding = out - channel->done_count;
 	if (channel->outstanding == 0) {
 		ks_channel_end(channel);
 		orphaned(orphan);
@@ -292,24 +290,15 @@ ks_channel_free(struct ks_channel *channel, void (*orphaned)(void *), void *orph
 }
 
 static void
-ks_finish(struct ks_io *io, int status)
+ks_finish_orphan(struct ks_channel *channel)
 {
-	struct ks_channel *channel = io->channel;
+	void (*orphaned)(void *) = channel->orphaned;
+	void *orphan = channel->orphan;
 
-	channel->outstanding--;
-	if (spdk_unlikely(channel->orphaned != NULL)) {
-		if (channel->outstanding == 0) {
-			void (*orphaned)(void *) = channel->orphaned;
-			void *orphan = channel->orphan;
-
-			ks_channel_end(channel);
-			orphaned(orphan);
-		}
-		return;
+	if (--channel->outstanding == 0) {
+		ks_channel_end(channel);
+		orphaned(orphan);
 	}
-	channel->done[channel->done_count].tag = io->tag;
-	channel->done[channel->done_count].status = status;
-	channel->done_count++;
 }
 
 static int
@@ -335,44 +324,78 @@ ks_status(struct spdk_bdev_io *bdev_io)
 	}
 }
 
+static void ks_complete(struct spdk_bdev_io *bdev_io, bool success, void *ctx);
+
+/* All of the device: modules that spread a range over others make nothing of an empty one. */
+static int
+ks_flush(struct ks_io *io)
+{
+	struct ks_channel *channel = io->channel;
+	struct spdk_bdev *bdev = spdk_bdev_desc_get_bdev(channel->desc);
+
+	return spdk_bdev_flush_blocks(channel->desc, channel->channel, 0, spdk_bdev_get_num_blocks(bdev),
+				      ks_complete, io);
+}
+
 static void
 ks_complete(struct spdk_bdev_io *bdev_io, bool success, void *ctx)
 {
 	struct ks_io *io = ctx;
+	struct ks_channel *channel = io->channel;
 	int status = spdk_likely(success) ? 0 : ks_status(bdev_io);
 
 	spdk_bdev_free_io(bdev_io);
-	if (spdk_unlikely(io->fua) && status == 0) {
+	if (spdk_unlikely(io->fua)) {
 		io->fua = 0;
-		status = spdk_bdev_flush_blocks(io->channel->desc, io->channel->channel, 0,
-						io->channel->num_blocks, ks_complete, io);
 		if (status == 0) {
-			return;
+			status = ks_flush(io);
+			if (status == 0) {
+				return;
+			}
 		}
 	}
-	ks_finish(io, status);
+	if (spdk_unlikely(channel->orphaned != NULL)) {
+		ks_finish_orphan(channel);
+		return;
+	}
+	channel->done[channel->done_count].tag = io->tag;
+	channel->done[channel->done_count].status = status;
+	channel->done_count++;
 }
 
 /*
- * Starts I/O `tag`, which must not be outstanding. 0, or a negative errno and nothing has started (-ENOMEM: try again after the
- * next completion). op: 0 read, 1 write, 2 write zeroes, 3 unmap, 4 flush. num_blocks of the device for flushes.
+ * Start I/O `tag`, which must not be outstanding. 0, or a negative errno and nothing has started (-ENOMEM: try again after the
+ * next completion).
  */
 int
-ks_submit(struct ks_channel *channel, uint32_t tag, int op, int fua, void *buf, uint64_t lba, uint64_t blocks)
+ks_read(struct ks_channel *channel, uint32_t tag, void *buf, uint64_t lba, uint64_t blocks)
+{
+	return spdk_bdev_read_blocks(channel->desc, channel->channel, buf, lba, blocks, ks_complete,
+				     &channel->ios[tag]);
+}
+
+int
+ks_write(struct ks_channel *channel, uint32_t tag, void *buf, uint64_t lba, uint64_t blocks, int fua)
 {
 	struct ks_io *io = &channel->ios[tag];
 	int rc;
 
-	io->fua = 0;
-	channel->outstanding++;
+	io->fua = (uint32_t)fua;
+	rc = spdk_bdev_write_blocks(channel->desc, channel->channel, buf, lba, blocks, ks_complete, io);
+	if (spdk_unlikely(rc != 0)) {
+		io->fua = 0;
+	}
+	return rc;
+}
+
+/* As ks_read, of those without data. op: 2 write zeroes, 3 unmap, 4 flush, of all of it. */
+int
+ks_submit(struct ks_channel *channel, uint32_t tag, int op, int fua, uint64_t lba, uint64_t blocks)
+{
+	struct ks_io *io = &channel->ios[tag];
+	int rc;
+
 	switch (op) {
-	case 0:
-		rc = spdk_bdev_read_blocks(channel->desc, channel->channel, buf, lba, blocks, ks_complete, io);
-		break;
-	case 1:
-		io->fua = (uint32_t)fua;
-		rc = spdk_bdev_write_blocks(channel->desc, channel->channel, buf, lba, blocks, ks_complete, io);
-		break;
 	case 2:
 		io->fua = (uint32_t)fua;
 		rc = spdk_bdev_write_zeroes_blocks(channel->desc, channel->channel, lba, blocks, ks_complete, io);
@@ -381,20 +404,13 @@ ks_submit(struct ks_channel *channel, uint32_t tag, int op, int fua, void *buf, 
 		rc = spdk_bdev_unmap_blocks(channel->desc, channel->channel, lba, blocks, ks_complete, io);
 		break;
 	default:
-		rc = spdk_bdev_flush_blocks(channel->desc, channel->channel, lba, blocks, ks_complete, io);
+		rc = ks_flush(io);
 		break;
 	}
 	if (spdk_unlikely(rc != 0)) {
-		channel->outstanding--;
+		io->fua = 0;
 	}
 	return rc;
-}
-
-/* How much of the device a flush covers that follows a write with FUA. */
-void
-ks_channel_set_size(struct ks_channel *channel, uint64_t num_blocks)
-{
-	channel->num_blocks = num_blocks;
 }
 
 /* The finished I/Os since the last call; valid until the next I/O finishes. */

@@ -30,7 +30,7 @@ pub enum Op {
     WriteZeroes = 2,
     /// Without a buffer.
     Unmap = 3,
-    /// Without a buffer.
+    /// Without a buffer or a range.
     Flush = 4,
 }
 
@@ -125,8 +125,6 @@ impl Channel {
         let entered = core.enter();
         // SAFETY: the thread is current; the descriptor is open (B1 of bdev.rs).
         let raw = NonNull::new(unsafe { ffi::ks_channel_new(opened.raw().as_ptr(), capacity) })?;
-        // SAFETY: C1.
-        unsafe { ffi::ks_channel_set_size(raw.as_ptr(), bdev.num_blocks()) };
         drop(entered);
         Some(Channel {
             raw,
@@ -138,7 +136,7 @@ impl Channel {
         })
     }
 
-    /// Starts an I/O of `blocks` blocks from `lba`. With `fua`, writes are flushed before they finish. The buffer belongs to the I/O until
+    /// Starts an I/O of `blocks` blocks from `lba`; a flush is one of the whole device. With `fua`, writes are flushed before they finish. The buffer belongs to the I/O until
     /// [`Channel::reap`] gives it back.
     ///
     /// # Errors
@@ -156,40 +154,36 @@ impl Channel {
         let Some(slot) = self.slots.get_mut(tag as usize).filter(|slot| !slot.is_out) else {
             return Err((Refused::Tag, buf));
         };
-        let data = match (&buf, op) {
-            (_, Op::WriteZeroes | Op::Unmap | Op::Flush) => ptr::null_mut(),
-            (Some(buf), _) if u64::from(blocks) * self.block_size <= buf.len() as u64 => {
-                buf.as_ptr().cast_mut().cast()
-            }
-            _ => return Err((Refused::Buffer, buf)),
-        };
         if self.opened.state.removed.load(Ordering::Relaxed) {
             return Err((Refused::Removed, buf));
         }
+        let data: *mut c_void = match (&buf, op) {
+            (Some(buf), Op::Read | Op::Write)
+                if u64::from(blocks) * self.block_size <= buf.len() as u64 =>
+            {
+                buf.as_ptr().cast_mut().cast()
+            }
+            (_, Op::Read | Op::Write) => return Err((Refused::Buffer, buf)),
+            _ => ptr::null_mut(),
+        };
         let _entered = self.core.enter();
+        let (raw, blocks, fua) = (self.raw.as_ptr(), u64::from(blocks), c_int::from(fua));
         // SAFETY: C1, C3; the buffer holds the I/O and stays in its slot until it is back (C2); its bytes are reached through the pointer that
         // it was made with.
         let rc = unsafe {
-            ffi::ks_submit(
-                self.raw.as_ptr(),
-                tag,
-                op as c_int,
-                c_int::from(fua),
-                data,
-                lba,
-                u64::from(blocks),
-            )
-        };
-        match rc {
-            0 => {
-                slot.buf = buf;
-                slot.is_out = true;
-                self.out += 1;
-                Ok(())
+            match op {
+                Op::Read => ffi::ks_read(raw, tag, data, lba, blocks),
+                Op::Write => ffi::ks_write(raw, tag, data, lba, blocks, fua),
+                _ => ffi::ks_submit(raw, tag, op as c_int, fua, lba, blocks),
             }
-            NO_MEMORY => Err((Refused::Busy, buf)),
-            error => Err((Refused::Errno(error.saturating_neg()), buf)),
+        };
+        if rc != 0 {
+            return Err((refused(rc), buf));
         }
+        slot.buf = buf;
+        slot.is_out = true;
+        self.out += 1;
+        Ok(())
     }
 
     /// Hands what has finished since the last call to `done`; returns how many. I/O finishes in turns of the thread.
@@ -237,7 +231,14 @@ impl Channel {
     }
 }
 
-const NO_MEMORY: i32 = -12;
+#[cold]
+fn refused(rc: c_int) -> Refused {
+    const NO_MEMORY: c_int = -12;
+    match rc {
+        NO_MEMORY => Refused::Busy,
+        error => Refused::Errno(error.saturating_neg()),
+    }
+}
 
 /// What a channel leaves behind while its I/O is out.
 struct Orphan {
@@ -268,7 +269,12 @@ impl Drop for Channel {
         let _entered = self.core.enter();
         // SAFETY: C1; C2: the orphan holds what SPDK still uses.
         unsafe {
-            ffi::ks_channel_free(self.raw.as_ptr(), orphaned, Box::into_raw(orphan).cast());
+            ffi::ks_channel_free(
+                self.raw.as_ptr(),
+                self.out,
+                orphaned,
+                Box::into_raw(orphan).cast(),
+            );
         }
     }
 }

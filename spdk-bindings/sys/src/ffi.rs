@@ -143,16 +143,30 @@ unsafe extern "C" {
     pub(crate) fn ks_channel_new(desc: *mut Desc, capacity: u32) -> *mut Channel;
     pub(crate) fn ks_channel_free(
         channel: *mut Channel,
+        out: u32,
         orphaned: unsafe extern "C" fn(*mut c_void),
         orphan: *mut c_void,
     );
-    pub(crate) fn ks_channel_set_size(channel: *mut Channel, num_blocks: u64);
+    pub(crate) fn ks_read(
+        channel: *mut Channel,
+        tag: u32,
+        buf: *mut c_void,
+        lba: u64,
+        blocks: u64,
+    ) -> c_int;
+    pub(crate) fn ks_write(
+        channel: *mut Channel,
+        tag: u32,
+        buf: *mut c_void,
+        lba: u64,
+        blocks: u64,
+        fua: c_int,
+    ) -> c_int;
     pub(crate) fn ks_submit(
         channel: *mut Channel,
         tag: u32,
         op: c_int,
         fua: c_int,
-        buf: *mut c_void,
         lba: u64,
         blocks: u64,
     ) -> c_int;
