@@ -7,7 +7,6 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
-use std::str::FromStr;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
@@ -17,60 +16,24 @@ use bdev_malloc::MallocBdev;
 use bdev_null::NullBdev;
 use bdev_nvme::{DriverOptions, NvmeDevice};
 use serde::Serialize;
-use spdk_bdev::{Bdev, Completion, Descriptor, IoQueue, Mode, Op, Registry, Request};
+use spdk_bdev::{Bdev, Completion, Descriptor, IoQueue, Mode, Registry, Request};
 use spdk_env::{Clock, DmaBuf, DmaPool, VfioDevice};
 use spdk_thread::{Period, PollResult, Poller, Provider, Thread};
 
 use crate::histogram::{Histogram, Latency};
 use crate::lane::{Lanes, cpu_seconds};
+use crate::load::{Load, TIMED_TOGETHER, Workload};
 
 /// Sizes as bdevperf's defaults in the baselines: 1 GiB null, 512 MiB malloc, 512-byte blocks.
 pub(crate) const NULL_BYTES: u64 = 1 << 30;
 pub(crate) const MALLOC_BYTES: u64 = 512 << 20;
 pub(crate) const BLOCK: u32 = 512;
-/// Share of reads in `randrw`, in percent.
-const READ_PERCENT: u64 = 70;
-
-/// Completions of one turn that share a reading of the clock: it costs as much as a fifth of an I/O that does nothing, and they lie within a fraction of
-/// a microsecond.
-const TIMED_TOGETHER: usize = 8;
-
-/// Which access pattern.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Workload {
-    /// Sequential reads.
-    Read,
-    /// Sequential writes.
-    Write,
-    /// Reads at random offsets.
-    RandRead,
-    /// Writes at random offsets.
-    RandWrite,
-    /// 70 % reads, 30 % writes at random offsets.
-    RandRw,
-}
-
-impl FromStr for Workload {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Workload> {
-        Ok(match text {
-            "read" => Workload::Read,
-            "write" => Workload::Write,
-            "randread" => Workload::RandRead,
-            "randwrite" => Workload::RandWrite,
-            "randrw" => Workload::RandRw,
-            other => {
-                bail!("workload `{other}` is none of read, write, randread, randwrite, randrw")
-            }
-        })
-    }
-}
 
 /// What to measure.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `null`, `malloc`, `file:PATH`, or `nvme:ADDRESS` (bound to vfio-pci; its first namespace).
+    /// `null`, `malloc`, `file:PATH`, or `nvme:ADDRESS` (bound to vfio-pci; its first namespace). With C SPDK also its `spdk:null` and
+    /// `spdk:malloc`, and both as `spdk_sys:...`, through the wrapper alone.
     pub device: String,
     /// Bytes of one I/O.
     pub io_size: u64,
@@ -111,6 +74,10 @@ pub struct Report {
 
 /// Runs the measurement.
 pub fn run(options: &Options) -> Result<Report> {
+    #[cfg(feature = "libspdk")]
+    if let Some(name) = options.device.strip_prefix("spdk_sys:") {
+        return crate::wrapper::run(options, name);
+    }
     let registry = Registry::new();
     let Opened {
         bdev,
@@ -159,19 +126,30 @@ pub fn run(options: &Options) -> Result<Report> {
     } else {
         started.elapsed().as_secs_f64()
     };
-    let iops = histogram.count() as f64 / seconds;
-    let ns_per_tick = Clock::tsc().ticks_to_ns(1 << 30) as f64 / (1u64 << 30) as f64;
-    Ok(Report {
-        device: options.device.clone(),
-        io_size: options.io_size,
-        queue_depth: options.queue_depth,
-        iops,
-        mib_per_s: iops * options.io_size as f64 / (1 << 20) as f64,
-        latency_us: histogram.latency(ns_per_tick),
-        cpu_seconds: cpu,
-        seconds,
-        errors,
-    })
+    Ok(Report::new(options, &histogram, errors, (seconds, cpu)))
+}
+
+impl Report {
+    pub(crate) fn new(
+        options: &Options,
+        histogram: &Histogram,
+        errors: u64,
+        (seconds, cpu_seconds): (f64, f64),
+    ) -> Report {
+        let iops = histogram.count() as f64 / seconds;
+        let ns_per_tick = Clock::tsc().ticks_to_ns(1 << 30) as f64 / (1u64 << 30) as f64;
+        Report {
+            device: options.device.clone(),
+            io_size: options.io_size,
+            queue_depth: options.queue_depth,
+            iops,
+            mib_per_s: iops * options.io_size as f64 / (1 << 20) as f64,
+            latency_us: histogram.latency(ns_per_tick),
+            cpu_seconds,
+            seconds,
+            errors,
+        }
+    }
 }
 
 /// A device, and whose threads it needs.
@@ -232,6 +210,10 @@ fn open(device: &str, channels: u16) -> Result<Opened> {
                 ..FileOptions::default()
             },
         )?),
+        #[cfg(not(feature = "libspdk"))]
+        Some(("spdk" | "spdk_sys", _)) => bail!(
+            "device `{device}` is C SPDK's, and this keel was built without it: docs/operating/spdk.md says how to build one with it"
+        ),
         _ => bail!("device `{device}` is none of null, malloc, file:PATH, nvme:ADDRESS"),
     };
     Ok(Opened {
@@ -274,22 +256,8 @@ struct LaneResult {
 /// One core's measurement in progress.
 struct Lane {
     queue: IoQueue,
-    clock: Clock,
-    workload: Workload,
-    blocks: u32,
-    /// Places of the device that an I/O may start at.
-    slots: u64,
-    next_slot: u64,
-    random: u64,
-    /// Submission time of each I/O in flight, by its number.
-    submitted: Vec<u64>,
-    histogram: Histogram,
-    /// The newest latency, and how many I/Os in a row had it: those that are timed together do.
-    took: u64,
-    alike: u64,
+    load: Load,
     errors: u64,
-    started_ns: u64,
-    end_ns: u64,
 }
 
 type Done = mpsc::Sender<Result<LaneResult, String>>;
@@ -312,12 +280,12 @@ fn start_lane(thread: &Thread, options: &Options, descriptor: &Descriptor, seed:
         };
         let reaped = running.turn();
         if running.queue.in_flight() == 0 {
-            let lane = lane.take().map(|mut lane| {
-                lane.count_alike();
+            let lane = lane.take().map(|lane| {
+                let (histogram, elapsed_ns) = lane.load.end();
                 LaneResult {
-                    elapsed_ns: lane.clock.now() - lane.started_ns,
-                    histogram: lane.histogram,
+                    histogram,
                     errors: lane.errors,
+                    elapsed_ns,
                 }
             });
             let _ = done.send(lane.ok_or_else(|| "no result".to_owned()));
@@ -334,24 +302,10 @@ fn start_lane(thread: &Thread, options: &Options, descriptor: &Descriptor, seed:
 
 fn prepare(thread: &Thread, options: &Options, descriptor: &Descriptor, seed: u64) -> Result<Lane> {
     let geometry = descriptor.geometry();
-    let blocks = (options.io_size / u64::from(geometry.block_size)) as u32;
-    let clock = Clock::tsc();
-    let started_ns = clock.now();
     let mut lane = Lane {
         queue: descriptor.get_channel(thread)?.queue(options.queue_depth)?,
-        clock,
-        workload: options.workload,
-        blocks,
-        slots: geometry.num_blocks / u64::from(blocks),
-        next_slot: 0,
-        random: seed | 1,
-        submitted: vec![0; options.queue_depth as usize],
-        histogram: Histogram::default(),
-        took: 0,
-        alike: 0,
+        load: Load::new(options, geometry.num_blocks, geometry.block_size, seed),
         errors: 0,
-        started_ns,
-        end_ns: started_ns + (options.seconds * 1e9) as u64,
     };
     // Devices that memory has to be mapped for take buffers of a pool; for the others it makes no difference here.
     let pool = if options.device.starts_with("nvme:") {
@@ -367,7 +321,7 @@ fn prepare(thread: &Thread, options: &Options, descriptor: &Descriptor, seed: u6
             Some(pool) => pool.get().context("the pool is too small")?,
             None => DmaBuf::alloc(options.io_size as usize)?,
         };
-        let now = lane.clock.raw();
+        let now = lane.load.now();
         lane.submit(u64::from(number), buf, now);
     }
     Ok(lane)
@@ -377,8 +331,7 @@ impl Lane {
     /// Reaps what is finished and submits as much again, until the time is over.
     #[inline]
     fn turn(&mut self) -> usize {
-        let now = self.clock.now();
-        let over = now >= self.end_ns;
+        let over = self.load.is_over();
         let mut reaped = 0;
         let mut time = 0;
         // At most one round of the queue: what is submitted in here belongs to the next turn.
@@ -387,7 +340,7 @@ impl Lane {
             && let Some(completion) = self.queue.pop()
         {
             if reaped % TIMED_TOGETHER == 0 {
-                time = self.clock.raw();
+                time = self.load.now();
             }
             reaped += 1;
             self.finish(completion, over, time);
@@ -398,13 +351,7 @@ impl Lane {
     #[inline]
     fn finish(&mut self, completion: Completion, over: bool, now: u64) {
         let number = completion.user;
-        let took = now - self.submitted[number as usize];
-        if took == self.took {
-            self.alike += 1;
-        } else {
-            self.count_alike();
-            (self.took, self.alike) = (took, 1);
-        }
+        self.load.ended(number, now);
         if let Err(error) = completion.result {
             self.failed(&error);
         }
@@ -416,20 +363,13 @@ impl Lane {
     }
 
     #[inline]
-    fn count_alike(&mut self) {
-        self.histogram.record_times(self.took, self.alike);
-        self.alike = 0;
-    }
-
-    #[inline]
     fn submit(&mut self, number: u64, buf: DmaBuf, now: u64) {
-        let (op, slot) = self.choose();
-        self.submitted[number as usize] = now;
+        let (op, lba) = self.load.next(number, now);
         let request = Request {
             buf: Some(buf),
-            lba: slot * u64::from(self.blocks),
+            lba,
             user: number,
-            blocks: self.blocks,
+            blocks: self.load.blocks(),
             op,
             fua: false,
         };
@@ -437,43 +377,6 @@ impl Lane {
             let (error, _) = rejected.into_error("bench");
             self.failed(&error);
         }
-    }
-
-    #[inline]
-    fn choose(&mut self) -> (Op, u64) {
-        let sequential = matches!(self.workload, Workload::Read | Workload::Write);
-        let slot = if sequential {
-            self.next_slot = if self.next_slot + 1 < self.slots {
-                self.next_slot + 1
-            } else {
-                0
-            };
-            self.next_slot
-        } else {
-            // The high half of a product maps a random number to a range without a division (Lemire).
-            ((u128::from(self.random()) * u128::from(self.slots)) >> 64) as u64
-        };
-        let op = match self.workload {
-            Workload::Read | Workload::RandRead => Op::Read,
-            Workload::Write | Workload::RandWrite => Op::Write,
-            Workload::RandRw => {
-                if self.random() % 100 < READ_PERCENT {
-                    Op::Read
-                } else {
-                    Op::Write
-                }
-            }
-        };
-        (op, slot)
-    }
-
-    /// xorshift64*: one number in about a nanosecond.
-    #[inline]
-    fn random(&mut self) -> u64 {
-        self.random ^= self.random >> 12;
-        self.random ^= self.random << 25;
-        self.random ^= self.random >> 27;
-        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
     #[cold]
@@ -541,6 +444,10 @@ mod tests {
             ask("tape", 4096),
             "device `tape` is none of null, malloc, file:PATH, nvme:ADDRESS"
         );
+        if cfg!(not(feature = "libspdk")) {
+            let said = ask("spdk:null", 4096);
+            assert!(said.contains("was built without it"), "{said}");
+        }
         assert_eq!(
             ask("null", 100),
             "--io-size 100 is not a multiple of the device's block size 512"

@@ -24,6 +24,7 @@ pub mod idle;
 pub mod iv;
 mod iv_ranks;
 mod lane;
+mod load;
 pub mod message;
 pub mod nvme;
 pub mod peer;
@@ -33,5 +34,8 @@ pub mod sched;
 mod spdk;
 pub mod tls;
 pub mod ult;
+#[cfg(feature = "libspdk")]
+mod wrapper;
 
 pub use histogram::{Histogram, Latency};
+pub use load::Workload;

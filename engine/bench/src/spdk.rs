@@ -16,7 +16,7 @@ const MEMORY: u32 = 1024;
 /// The process's SPDK: it starts once, and has both devices from the start.
 static SPDK: Mutex<Option<Spdk>> = Mutex::new(None);
 
-fn spdk() -> Result<Spdk> {
+pub(crate) fn spdk() -> Result<Spdk> {
     let mut running = SPDK.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(spdk) = &*running {
         return Ok(spdk.clone());
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn over_spdk_devices_and_messages_are_measured() {
         let cpus = spdk_env::cpu::allowed().unwrap();
-        for device in ["spdk:null", "spdk:malloc"] {
+        for device in ["spdk:null", "spdk:malloc", "spdk_sys:malloc"] {
             let options = Options {
                 device: device.to_owned(),
                 io_size: 4096,

@@ -552,7 +552,8 @@ pub(crate) struct BenchControl {
 
 #[derive(Args)]
 pub(crate) struct BenchBdev {
-    /// null, malloc, file:PATH (an existing file), or nvme:ADDRESS (a controller bound to vfio-pci); writes overwrite it.
+    /// null, malloc, file:PATH (an existing file), or nvme:ADDRESS (a controller bound to vfio-pci); writes overwrite it. In a `keel` with C SPDK
+    /// also its null and malloc: spdk:null through the block layer, spdk_sys:null through the wrapper alone.
     #[arg(long)]
     pub(crate) device: String,
     /// Bytes of one I/O, a multiple of the device's block size.

@@ -34,12 +34,14 @@ pub(crate) fn run(root: &Path, dir: &Path, rounds: u32, seconds: u32) -> Result<
         seconds: seconds.to_string(),
     };
     println!(
-        "random 4 KiB, one core, {rounds} rounds of {seconds} s each in turns; medians of IOPS, beside bdevperf's"
+        "random 4 KiB, one core, {rounds} rounds of {seconds} s each in turns; medians of IOPS, beside bdevperf's\n\
+         spdk_sys: our wrapper of SPDK alone; libspdk: through the block layer, on our reactors and SPDK's threads; native: nothing of SPDK's"
     );
     println!(
         "{}",
         row(&[
-            "device", "workload", "QD", "bdevperf", "libspdk", "ratio", "native", "ratio"
+            "device", "workload", "QD", "bdevperf", "spdk_sys", "ratio", "libspdk", "ratio",
+            "native", "ratio"
         ])
     );
     for device in DEVICES {
@@ -129,13 +131,15 @@ struct Measure {
 
 impl Measure {
     fn compare(&self, case: &Case, rounds: u32) -> Result<String> {
-        let mut found = [Vec::new(), Vec::new(), Vec::new()];
+        let mut found = [const { Vec::new() }; 4];
         for _ in 0..rounds {
             found[0].push(self.plain(case)?);
-            found[1].push(self.keel(case, &format!("spdk:{}", case.device))?);
-            found[2].push(self.keel(case, case.device)?);
+            for (place, provider) in ["spdk_sys:", "spdk:", ""].into_iter().enumerate() {
+                let device = format!("{provider}{}", case.device);
+                found[place + 1].push(self.keel(case, &device)?);
+            }
         }
-        let [plain, libspdk, native] = found.map(median);
+        let [plain, wrapper, libspdk, native] = found.map(median);
         let million = |iops: f64| format!("{:.3} M", iops / 1e6);
         let ratio = |iops: f64| format!("{:.2}", iops / plain);
         Ok(row(&[
@@ -143,6 +147,8 @@ impl Measure {
             case.workload,
             case.depth,
             &million(plain),
+            &million(wrapper),
+            &ratio(wrapper),
             &million(libspdk),
             &ratio(libspdk),
             &million(native),
