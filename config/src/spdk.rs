@@ -20,6 +20,11 @@ pub struct Spdk {
     /// then.
     pub hugepages: bool,
 
+    /// SPDK's interrupt mode: an idle engine sleeps until it is rung, by a message, a timer or a device, instead of looking every
+    /// `engine.idle_latency_us`; each turn and each message of an xstream is a system call more. Devices without interrupts keep their xstreams awake: of
+    /// SPDK's modules `aio` has them, and `nvme` on an SSD that is bound to vfio-pci.
+    pub interrupt_mode: bool,
+
     /// PCI addresses of the devices that SPDK may use, in full, such as `"0000:05:00.0"`. Empty: it does not look at the PCI bus.
     #[schemars(length(max = 256), extend("x-item-format" = "pci-address"))]
     pub pci_allowed: Vec<String>,
@@ -40,6 +45,7 @@ impl Default for Spdk {
         Spdk {
             memory: ByteSize::mib(512),
             hugepages: true,
+            interrupt_mode: false,
             pci_allowed: Vec::new(),
             json: None,
             rpc_socket: None,

@@ -18,6 +18,7 @@ pub(super) fn check(rules: &mut Rules<'_>) {
         Provider::Native => unread(rules),
         Provider::Libspdk => {
             pages(rules);
+            interrupts(rules);
             json(rules);
             nvme(rules);
         }
@@ -100,6 +101,24 @@ fn pages(rules: &mut Rules<'_>) {
             });
         }
     }
+}
+
+/// Who never sleeps needs no interrupts, and would pay for them.
+fn interrupts(rules: &mut Rules<'_>) {
+    let config = rules.config;
+    let keys = ["spdk.interrupt_mode", "engine.idle_latency_us"];
+    if !config.spdk.interrupt_mode || config.engine.idle_latency_us != 0 || !rules.sound(&keys) {
+        return;
+    }
+    rules.report(Fault {
+        kind: Kind::Conflict,
+        key: keys[0],
+        message: "interrupts are of no use to reactors that always poll, and cost system calls"
+            .to_owned(),
+        label: "nobody sleeps",
+        help: "remove it, or give `engine.idle_latency_us` a latency that is good enough".into(),
+        also: Some((keys[1], "0: polls always")),
+    });
 }
 
 fn json(rules: &mut Rules<'_>) {

@@ -165,6 +165,7 @@ fn options(config: &Config, cpus: &[usize]) -> Result<Options, BootError> {
         cores: cpus.to_vec(),
         memory_mib: u32::try_from(spdk.memory.0 >> 20).unwrap_or(u32::MAX),
         no_huge: !spdk.hugepages,
+        interrupt_mode: spdk.interrupt_mode,
         pci_allowed: spdk.pci_allowed.clone(),
         json,
         rpc_socket: spdk

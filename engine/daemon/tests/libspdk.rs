@@ -134,6 +134,44 @@ mod with_spdk {
         engine.terminate().expect(0, "SPDK has ended");
     }
 
+    /// How often the engine's reactors have rested so deep.
+    fn rests(engine: &Engine, depth: &str) -> f64 {
+        let metrics: keel::Metrics = engine.ask(modules::KEEL, methods::METRICS, &());
+        let depth = format!("depth=\"{depth}\"");
+        let lines = metrics
+            .text
+            .lines()
+            .filter(|line| line.starts_with("keel_reactor_rests_total{") && line.contains(&depth));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// SPDK's aio wakes who waits for it: an engine at rest sleeps, and what is sent to it comes at once.
+    #[test]
+    fn an_engine_in_interrupt_mode_sleeps_until_it_is_rung() {
+        let mut config = over_spdk(Kind::File);
+        config.spdk_keys = "interrupt_mode = true".to_owned();
+        let engine = config.start();
+        let cont = container(&engine);
+        (0..8).for_each(|nr| put(&cont, nr).unwrap());
+        assert!((0..8).all(|nr| is_there(&cont, nr)));
+        let (naps, sleeps) = (rests(&engine, "nap"), rests(&engine, "sleep"));
+        eventually("sleep", || {
+            (rests(&engine, "sleep") > sleeps + 20.0).then_some(())
+        });
+        assert_eq!(
+            rests(&engine, "nap"),
+            naps,
+            "nothing had to be looked after"
+        );
+        engine.kill();
+        let engine = config.start();
+        let cont = again(&engine);
+        assert!((0..8).all(|nr| is_there(&cont, nr)));
+        engine.terminate().expect(0, "SPDK has ended");
+    }
+
     /// Devices of this engine's own under SPDK's threads.
     #[test]
     fn other_kinds_run_on_spdks_threads() {

@@ -30,6 +30,8 @@ pub(crate) struct SpdkChannel {
     refused: VecDeque<(u32, i32)>,
     /// A device without a volatile cache that knows no flush: there is nothing to do.
     flush_is_nothing: bool,
+    /// SPDK wakes its threads.
+    interrupts: bool,
     /// Only where drivers reach registered memory alone.
     bounce: Option<Bounce>,
     _look: Option<Poller>,
@@ -65,6 +67,7 @@ impl SpdkChannel {
             waiting: VecDeque::with_capacity(64),
             refused: VecDeque::with_capacity(64),
             flush_is_nothing,
+            interrupts: thread.in_interrupt_mode(),
             bounce,
             _look: look,
         })
@@ -205,5 +208,13 @@ impl BdevChannel for SpdkChannel {
 
     fn capacity(&self) -> u32 {
         CAPACITY
+    }
+
+    fn wakes_by_carrier(&self) -> bool {
+        self.interrupts
+    }
+
+    fn needs_poll(&self) -> bool {
+        !self.interrupts || !self.waiting.is_empty() || !self.refused.is_empty()
     }
 }

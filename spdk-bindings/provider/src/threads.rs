@@ -1,6 +1,7 @@
 //! [`SpdkThreads`]: an SPDK thread under each of ours.
 
 use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -73,6 +74,10 @@ pub(crate) struct SpdkCarrier {
 }
 
 impl Carrier for SpdkCarrier {
+    fn wake_fd(&self) -> Option<OwnedFd> {
+        self.thread.interrupt_fd()
+    }
+
     fn turn(&self, run: &mut dyn FnMut(Mail)) -> CarriedTurn {
         let handed = Cell::new(0);
         let turned = catch_unwind(AssertUnwindSafe(|| {

@@ -1,22 +1,64 @@
 /* Threads, messages and pollers; and the subsystems, which live on the first thread, SPDK's "app thread". */
 #include "shim.h"
 
-/*
- * The process exits by itself, threads of ours or not, and DPDK's destructor gives its memory back: nothing may turn from here on. Runs
- * before that destructor, whose priority is the lowest there is.
- */
-static volatile int g_exiting;
+#include <stdatomic.h>
 
+/*
+ * The process exits by itself, threads of ours or not, and DPDK's destructor gives its memory back: no turn may begin from here on, and those
+ * that have begun must end. Turns are counted where their OS thread has its place, so that counting costs nobody else anything.
+ */
+#define KS_PLACES 64
+
+static atomic_int g_exiting;
+static struct {
+	_Alignas(64) atomic_int turns;
+} g_places[KS_PLACES];
+static atomic_uint g_next_place;
+static _Thread_local unsigned int t_place = KS_PLACES;
+
+/* Runs before DPDK's, whose priority is the lowest there is. Waits a second at most: a turn that never ends holds nobody up. */
 __attribute__((destructor)) static void
 ks_exiting(void)
 {
-	g_exiting = 1;
+	const struct timespec moment = { .tv_nsec = 100 * 1000 };
+	unsigned int place;
+	int patience = 10000;
+
+	atomic_store(&g_exiting, 1);
+	for (place = 0; place < KS_PLACES; place++) {
+		/* Who exits in the middle of a turn does not wait for itself. */
+		while (place != t_place && atomic_load(&g_places[place].turns) > 0 && patience-- > 0) {
+			nanosleep(&moment, NULL);
+		}
+	}
 }
 
-int
-ks_thread_lib_init(void)
+/* In interrupt mode SPDK asks its host for a turn of a thread that has just exited; ours turns threads until they have. */
+static int
+ks_thread_op(struct spdk_thread *thread, enum spdk_thread_op op)
 {
-	return spdk_thread_lib_init(NULL, 0);
+	(void)thread;
+	(void)op;
+	return 0;
+}
+
+static bool
+ks_thread_op_supported(enum spdk_thread_op op)
+{
+	return op == SPDK_THREAD_OP_NEW || op == SPDK_THREAD_OP_RESCHED;
+}
+
+/* `interrupt_mode`: for all threads, until the process ends. */
+int
+ks_thread_lib_init(int interrupt_mode)
+{
+	if (!interrupt_mode) {
+		return spdk_thread_lib_init(NULL, 0);
+	}
+	if (!spdk_interrupt_mode_is_enabled() && spdk_interrupt_mode_enable() != 0) {
+		return -ENOTSUP;
+	}
+	return spdk_thread_lib_init_ext(ks_thread_op, ks_thread_op_supported, 0, SPDK_DEFAULT_MSG_MEMPOOL_SIZE);
 }
 
 void
@@ -45,10 +87,23 @@ ks_thread_enter(struct spdk_thread *thread)
 int
 ks_thread_poll(struct spdk_thread *thread, uint32_t max_messages)
 {
-	while (spdk_unlikely(g_exiting)) {
-		pause();
+	atomic_int *turns;
+	int rc;
+
+	if (spdk_unlikely(t_place == KS_PLACES)) {
+		t_place = atomic_fetch_add(&g_next_place, 1) % KS_PLACES;
 	}
-	return spdk_thread_poll(thread, max_messages, 0) > 0;
+	turns = &g_places[t_place].turns;
+	atomic_fetch_add(turns, 1);
+	if (spdk_unlikely(atomic_load(&g_exiting))) {
+		atomic_fetch_sub(turns, 1);
+		for (;;) {
+			pause();
+		}
+	}
+	rc = spdk_thread_poll(thread, max_messages, 0);
+	atomic_fetch_sub(turns, 1);
+	return rc > 0;
 }
 
 /* Aborts the process when the thread has exited, 65536 messages wait in its ring or 262143 in all rings: the caller counts. */
@@ -69,6 +124,13 @@ int
 ks_thread_has_active_pollers(struct spdk_thread *thread)
 {
 	return spdk_thread_has_active_pollers(thread);
+}
+
+/* In interrupt mode only. */
+int
+ks_thread_interrupt_fd(struct spdk_thread *thread)
+{
+	return spdk_thread_get_interrupt_fd(thread);
 }
 
 /* On the current thread. */

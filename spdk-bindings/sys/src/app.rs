@@ -5,10 +5,13 @@
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
 
 use crate::env::{self, Env, Options};
 use crate::error::{StartError, errno, text};
@@ -27,18 +30,25 @@ const JOBS: usize = 1024;
 pub(crate) struct App {
     address: Address<Job>,
     thread: std::thread::Thread,
+    /// It waits for messages, not for an unpark.
+    interrupt_mode: bool,
 }
 
 impl App {
     /// Makes it look for orders now.
     pub(crate) fn wake(&self) {
-        self.thread.unpark();
+        if self.interrupt_mode {
+            // With 1,024 in it already it is awake.
+            let _ = self.address.send(Box::new(|| ()));
+        } else {
+            self.thread.unpark();
+        }
     }
 
     /// Runs `job` on the app thread soon. It comes back when the thread is gone or 1,024 jobs wait.
     pub(crate) fn send(&self, job: Job) -> Result<(), Job> {
         let sent = self.address.send(job);
-        self.wake();
+        self.thread.unpark();
         sent.map_err(|error| match error {
             crate::SendError::Full(job) | crate::SendError::Gone(job) => job,
         })
@@ -78,6 +88,7 @@ pub(crate) fn start(options: &Options) -> Result<Started, StartError> {
             let app = App {
                 address: thread.address(),
                 thread: std::thread::current(),
+                interrupt_mode: options.interrupt_mode,
             };
             let _ = tell.send(Ok((app, env)));
             serve(&thread, &ordered);
@@ -138,6 +149,7 @@ fn listen(thread: &Thread<Job>, socket: Option<&str>) -> Result<(), StartError> 
 
 /// Turns the thread until it is told to stop, or nobody is left to tell it.
 fn serve(thread: &Thread<Job>, orders: &Receiver<Order>) {
+    let interrupts = thread.interrupt_fd();
     loop {
         match orders.try_recv() {
             Ok(Order::Load(json, reply)) => {
@@ -150,12 +162,21 @@ fn serve(thread: &Thread<Job>, orders: &Receiver<Order>) {
             }
             Err(TryRecvError::Empty) => {
                 if !thread.poll(0, |job| job()).busy {
-                    std::thread::park_timeout(REST);
+                    rest(interrupts.as_ref());
                 }
             }
             Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return,
         }
     }
+}
+
+/// Until something is to be done, or for a while.
+fn rest(interrupts: Option<&OwnedFd>) {
+    let Some(fd) = interrupts else {
+        return std::thread::park_timeout(REST);
+    };
+    // Interrupted by a signal: then there is one turn more.
+    let _ = rustix::event::poll(&mut [PollFd::new(fd, PollFlags::IN)], None);
 }
 
 type Answer = Cell<Option<(c_int, c_int)>>;

@@ -26,6 +26,9 @@ pub struct Options {
     pub memory_mib: u32,
     /// Ordinary pages instead of huge ones: works everywhere, and no NVMe device can be used.
     pub no_huge: bool,
+    /// SPDK's interrupt mode (`spdk_tgt --interrupt-mode`) for all threads: each has a descriptor that is readable while it has something to do, and
+    /// its turns are system calls. What devices cannot interrupt keeps their threads awake.
+    pub interrupt_mode: bool,
     /// PCI addresses that may be used. Empty: the PCI bus is not looked at.
     pub pci_allowed: Vec<String>,
     /// SPDK's JSON configuration (`scripts/rpc.py save_config`), as text; empty: none.
@@ -41,6 +44,7 @@ impl Default for Options {
             cores: Vec::new(),
             memory_mib: 512,
             no_huge: false,
+            interrupt_mode: false,
             pci_allowed: Vec::new(),
             json: String::new(),
             rpc_socket: None,
@@ -64,6 +68,7 @@ impl Options {
             memory_mib,
             no_huge,
             cores,
+            interrupt_mode,
             pci_allowed,
             ..
         } = self;
@@ -78,7 +83,12 @@ impl Options {
         } else {
             pci_allowed.join(", ")
         };
-        format!("{memory_mib} MiB in {pages}, cores {cores}, PCI devices {pci}")
+        let mode = if *interrupt_mode {
+            ", interrupt mode"
+        } else {
+            ""
+        };
+        format!("{memory_mib} MiB in {pages}, cores {cores}, PCI devices {pci}{mode}")
     }
 }
 
@@ -135,6 +145,10 @@ impl Env {
 }
 
 impl Env {
+    pub(crate) fn interrupt_mode(&self) -> bool {
+        self.options.interrupt_mode
+    }
+
     pub(crate) fn has_pci(&self) -> bool {
         !self.options.pci_allowed.is_empty()
     }
@@ -194,7 +208,7 @@ fn init(arguments: &Arguments, options: &Options, again: bool) -> Result<(), Sta
     }
     check_version()?;
     // SAFETY: E1: the environment is up and the library is not.
-    let rc = unsafe { ffi::ks_thread_lib_init() };
+    let rc = unsafe { ffi::ks_thread_lib_init(c_int::from(options.interrupt_mode)) };
     if rc < 0 {
         return Err(StartError::Threads(errno(rc)));
     }

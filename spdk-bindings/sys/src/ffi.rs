@@ -79,7 +79,7 @@ unsafe extern "C" {
     pub(crate) fn ks_mem_register(start: *mut c_void, length: usize) -> c_int;
     pub(crate) fn ks_mem_unregister(start: *mut c_void, length: usize) -> c_int;
 
-    pub(crate) fn ks_thread_lib_init() -> c_int;
+    pub(crate) fn ks_thread_lib_init(interrupt_mode: c_int) -> c_int;
     pub(crate) fn ks_thread_lib_fini();
     pub(crate) fn ks_thread_create(name: *const c_char) -> *mut Thread;
     pub(crate) fn ks_thread_enter(thread: *mut Thread) -> *mut Thread;
@@ -91,6 +91,7 @@ unsafe extern "C" {
     );
     pub(crate) fn ks_thread_next_expiration(thread: *mut Thread) -> u64;
     pub(crate) fn ks_thread_has_active_pollers(thread: *mut Thread) -> c_int;
+    pub(crate) fn ks_thread_interrupt_fd(thread: *mut Thread) -> c_int;
     pub(crate) fn ks_thread_exit(thread: *mut Thread);
     pub(crate) fn ks_thread_is_exited(thread: *mut Thread) -> c_int;
     pub(crate) fn ks_thread_destroy(thread: *mut Thread);

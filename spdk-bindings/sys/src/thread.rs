@@ -8,7 +8,7 @@
 //!   and SPDK, which aborts the process on a send to an exited thread, sees none.
 //! - **T4** `Shared::inside` is touched by the thread's own OS thread only.
 //! - **T5** SPDK aborts the process when a ring (65,536) or its pool (262,143) is full. A ring never holds more tokens than the
-//!   mailbox has slots, plus one for each OS thread that is in the middle of a send; all mailboxes together stay below `ALL_MAILBOXES`.
+//!   mailbox has slots, plus one for each OS thread that is in the middle of a send, plus the one that ends a thread in interrupt mode; all mailboxes together stay below `ALL_MAILBOXES`.
 
 use core::cell::{Cell, RefCell};
 use core::ffi::c_void;
@@ -17,6 +17,7 @@ use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 use std::any::Any;
 use std::ffi::CString;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -48,16 +49,25 @@ pub(crate) fn contained<R>(f: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(value) => Some(value),
         Err(payload) => {
-            PANIC.with(|panic| {
+            let kept = PANIC.try_with(|panic| {
                 panic.borrow_mut().get_or_insert(payload);
             });
+            if kept.is_err() {
+                tracing::error!("a callback of SPDK's panicked while its OS thread was ending");
+            }
             None
         }
     }
 }
 
+/// Of the callbacks since the last time. An OS thread that ends may have ended this before a thread of SPDK's that it keeps.
+fn take_panic() -> Option<Box<dyn Any + Send>> {
+    let taken = PANIC.try_with(|panic| panic.borrow_mut().take());
+    taken.ok().flatten()
+}
+
 pub(crate) fn raise() {
-    if let Some(payload) = PANIC.with(|panic| panic.borrow_mut().take()) {
+    if let Some(payload) = take_panic() {
         resume_unwind(payload);
     }
 }
@@ -179,7 +189,7 @@ pub(crate) struct Core {
     orphans: Cell<usize>,
     /// Subsystems outlive all threads but the app thread itself, the environment outlives that.
     _spdk: Option<Spdk>,
-    _env: Arc<Env>,
+    env: Arc<Env>,
     _own_thread: PhantomData<*mut ()>,
 }
 
@@ -231,7 +241,7 @@ impl Drop for Core {
         // SAFETY: T1: exited; T3: no token is under way, and none comes after `close`.
         unsafe { ffi::ks_thread_destroy(self.raw.as_ptr()) };
         MAILBOXES.fetch_sub(self.mailbox.slots(), Ordering::Relaxed);
-        if PANIC.with(|panic| panic.borrow_mut().take()).is_some() {
+        if take_panic().is_some() {
             tracing::error!(
                 thread = self.name,
                 "a poller panicked while its SPDK thread was ending"
@@ -409,7 +419,7 @@ impl<M: Send> Thread<M> {
             handles: Cell::new(1),
             orphans: Cell::new(0),
             _spdk: spdk,
-            _env: Arc::clone(env),
+            env: Arc::clone(env),
             _own_thread: PhantomData,
         });
         let address = Address {
@@ -501,6 +511,29 @@ impl<M: Send> Thread<M> {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.shared.inside.receiver.borrow().len()
+    }
+
+    /// Whether SPDK wakes it, instead of being polled.
+    #[must_use]
+    pub fn in_interrupt_mode(&self) -> bool {
+        self.core.env.interrupt_mode()
+    }
+
+    /// In interrupt mode ([`crate::Options::interrupt_mode`]): a descriptor that is readable while a turn would find something to do, a message, a
+    /// timed poller that is due, a device that answered. Its turns then do nothing else. A copy of SPDK's.
+    #[must_use]
+    pub fn interrupt_fd(&self) -> Option<OwnedFd> {
+        if !self.in_interrupt_mode() {
+            return None;
+        }
+        // SAFETY: T1; in interrupt mode each thread has one, which is open until the thread is destroyed.
+        let fd =
+            unsafe { BorrowedFd::borrow_raw(ffi::ks_thread_interrupt_fd(self.core.raw.as_ptr())) };
+        let copy = fd.try_clone_to_owned();
+        if let Err(error) = &copy {
+            tracing::error!(thread = self.core.name, %error, "no descriptor is left for a thread's interrupts: it is polled");
+        }
+        copy.ok()
     }
 
     /// Nanoseconds until the next timed poller is due, `None` without one.

@@ -1,12 +1,14 @@
 //! What carries a thread's messages and calls its pollers, where that is not this crate: C SPDK's thread of the same name.
 //!
 //! This is one of three places where the providers differ (`docs/decisions/0050-libspdk-provider.md`). Tasks, sleeps, channels and watched
-//! descriptors are this crate's either way. A carried thread naps instead of sleeping: what SPDK sends itself rings no doorbell of ours.
+//! descriptors are this crate's either way. A carried thread naps instead of sleeping, since what SPDK sends itself rings no doorbell of ours; one
+//! whose carrier has a descriptor for that ([`Carrier::wake_fd`]) sleeps.
 
 use crate::Thread;
 use spdk_ring::Message;
 use spdk_ring::mpsc::TrySendError;
 use std::any::Any;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// Makes carriers: given to threads with [`ThreadOptions::provider`](crate::ThreadOptions). Any OS thread.
@@ -55,6 +57,10 @@ pub struct CarriedTurn {
 
 /// The carrier on its thread's OS thread.
 pub trait Carrier: Any {
+    /// A descriptor that is readable while the carrier has something to do, its own timers and devices included. With one the reactor may
+    /// sleep, and this crate calls its pollers itself: [`Carrier::register`] is not used. Asked once.
+    fn wake_fd(&self) -> Option<OwnedFd>;
+
     /// One turn: a batch of messages to `run`, then the pollers. Neither panics.
     fn turn(&self, run: &mut dyn FnMut(Message<Thread>)) -> CarriedTurn;
 

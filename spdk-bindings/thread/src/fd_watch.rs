@@ -82,7 +82,10 @@ struct Slot {
 struct State {
     slots: Slab<Slot>,
     dirty: Vec<u32>,
+    /// Watches of users.
     open: usize,
+    /// The watch of the thread's own carrier.
+    carrier: Option<u32>,
 }
 
 #[derive(Default)]
@@ -150,6 +153,33 @@ impl FdTable {
             state.mark(id);
         }
         id
+    }
+
+    /// Watches what wakes the thread's carrier; that does not hold the thread.
+    pub(crate) fn watch_carrier(&self, fd: OwnedFd) {
+        let id = self.insert(Rc::new(fd), Interest::READABLE);
+        let mut state = self.0.borrow_mut();
+        state.carrier = Some(id);
+        state.open -= 1;
+    }
+
+    /// Before the carrier looks by itself: so that what comes later is reported. `false`: it has no descriptor.
+    pub(crate) fn take_carrier(&self) -> bool {
+        let mut state = self.0.borrow_mut();
+        let Some(id) = state.carrier else {
+            return false;
+        };
+        state.take(id, Interest::READABLE);
+        true
+    }
+
+    /// The thread exits.
+    pub(crate) fn close_carrier(&self) {
+        let id = self.0.borrow_mut().carrier.take();
+        if let Some(id) = id {
+            self.0.borrow_mut().open += 1;
+            self.close(id);
+        }
     }
 
     fn close(&self, id: u32) {
@@ -262,7 +292,9 @@ impl FdTable {
     pub(crate) fn holders(&self) -> Vec<String> {
         use std::os::fd::AsRawFd;
         let state = self.0.borrow();
-        let open = state.slots.iter().filter(|(_, slot)| !slot.closed);
+        let is_users = |id: usize| state.carrier.is_none_or(|own| own as usize != id);
+        let slots = state.slots.iter();
+        let open = slots.filter(|(id, slot)| !slot.closed && is_users(*id));
         open.map(|(_, slot)| format!("watch of descriptor {}", slot.fd.as_raw_fd()))
             .collect()
     }

@@ -6,6 +6,7 @@ use crate::{Thread, ThreadOptions};
 use spdk_ring::Message;
 use spdk_ring::mpsc::{self, TrySendError};
 use std::cell::RefCell;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// The senders' side.
@@ -64,10 +65,6 @@ impl MailboxSender {
 }
 
 impl Inbox {
-    pub(crate) fn is_carried(&self) -> bool {
-        matches!(self, Inbox::Carried(_))
-    }
-
     pub(crate) fn start(self) -> Mailbox {
         match self {
             Inbox::Own(receiver) => Mailbox::Own(RefCell::new(receiver)),
@@ -77,8 +74,12 @@ impl Inbox {
 }
 
 impl Mailbox {
-    pub(crate) fn is_carried(&self) -> bool {
-        matches!(self, Mailbox::Carried(_))
+    /// See [`Carrier::wake_fd`].
+    pub(crate) fn wake_fd(&self) -> Option<OwnedFd> {
+        match self {
+            Mailbox::Own(_) => None,
+            Mailbox::Carried(carrier) => carrier.wake_fd(),
+        }
     }
 
     /// Whether a message waits; true as well while it is being emptied.

@@ -139,6 +139,11 @@ impl PollerTable {
         }
     }
 
+    /// Whether the thread's carrier calls them.
+    pub(crate) fn are_carried(&self) -> bool {
+        self.is_carried
+    }
+
     /// Busy calls by the carrier since the last time.
     pub(crate) fn take_carried_busy(&self) -> u32 {
         let busy = self.carried_busy.take();
@@ -469,6 +474,9 @@ fn carry(thread: &Thread, entry: &Rc<Entry>) {
     let Mailbox::Carried(carrier) = &thread.inner().mailbox else {
         return;
     };
+    if !thread.inner().pollers.is_carried {
+        return;
+    }
     let period = match entry.period.get() {
         Period::EveryTurn => 0,
         Period::Nanos(ns) => ns,

@@ -135,6 +135,13 @@ impl ThreadSeed {
             mailbox,
             options,
         } = self;
+        let fds = FdTable::default();
+        let mailbox = mailbox.start();
+        let wake_fd = mailbox.wake_fd();
+        let carrier_calls = matches!(mailbox, Mailbox::Carried(_)) && wake_fd.is_none();
+        if let Some(fd) = wake_fd {
+            fds.watch_carrier(fd);
+        }
         Thread(Rc::new(Inner {
             tasks: TaskTable::new(
                 options.max_tasks,
@@ -142,8 +149,8 @@ impl ThreadSeed {
                 options.task_pool_bytes,
             ),
             shared,
-            pollers: PollerTable::new(mailbox.is_carried()),
-            mailbox: mailbox.start(),
+            pollers: PollerTable::new(carrier_calls),
+            mailbox,
             message_batch: options.message_batch.max(1),
             urgent: options.urgent,
             now: Cell::new(0),
@@ -153,7 +160,7 @@ impl ThreadSeed {
             quiet_polls: Cell::new(0),
             sleeps: SleepTable::default(),
             channels: ChannelTable::default(),
-            fds: FdTable::default(),
+            fds,
             scope: ScopeSlot::default(),
         }))
     }
@@ -272,7 +279,7 @@ impl Thread {
         self.drain(self.0.message_batch)
     }
 
-    /// A turn of the carrier: its messages, ours among them, then its pollers, ours among them. Busy pollers: ours, or one for
+    /// A turn of the carrier: its messages, ours among them, then its pollers, ours among them or after them. Busy pollers: ours, or one for
     /// all of the carrier's.
     fn run_carried(&self) -> (u32, u32) {
         let inner = &*self.0;
@@ -280,6 +287,7 @@ impl Thread {
             return (0, 0);
         };
         carrier.set_current(true);
+        let calls_own = inner.fds.take_carrier();
         let unit = UnitName::new(UnitKind::Message, "message");
         let mut count = 0;
         let turned = carrier.turn(&mut |message| {
@@ -289,7 +297,10 @@ impl Thread {
                 self.report_panic("message", "(unnamed)", &text);
             }
         });
-        let busy = inner.pollers.take_carried_busy();
+        let busy = match calls_own {
+            true => inner.pollers.run(self, inner.now.get()),
+            false => inner.pollers.take_carried_busy(),
+        };
         let others = turned.busy && busy == 0 && turned.messages == 0;
         (turned.messages, busy + u32::from(others))
     }
@@ -335,10 +346,10 @@ impl Thread {
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         let pollers = match &self.0.mailbox {
-            Mailbox::Own(_) => self.0.pollers.next_deadline(),
-            Mailbox::Carried(carrier) => carrier
+            Mailbox::Carried(carrier) if self.0.pollers.are_carried() => carrier
                 .next_deadline_in()
                 .map(|ns| self.now().saturating_add(ns)),
+            _ => self.0.pollers.next_deadline(),
         };
         let sleeps = self.0.sleeps.next_deadline();
         pollers.into_iter().chain(sleeps).min()
@@ -370,8 +381,8 @@ impl Thread {
     /// latency goal (see [`Poller::set_interrupt_mode`]).
     #[must_use]
     pub fn needs_polling(&self) -> bool {
-        // What SPDK sends itself rings no doorbell.
-        self.0.mailbox.is_carried() || self.0.pollers.needs_polling()
+        // What SPDK sends itself rings no doorbell; unless it has one of its own.
+        self.0.pollers.are_carried() || self.0.pollers.needs_polling()
     }
 
     /// The thread's address for other OS threads.
@@ -566,6 +577,7 @@ impl Thread {
         self.drain(usize::MAX);
         if mailbox.len() == 0 && self.is_unheld() {
             self.0.state.set(State::Exited);
+            self.0.fds.close_carrier();
             tracing::debug!(thread = self.name(), "thread exited");
         }
     }

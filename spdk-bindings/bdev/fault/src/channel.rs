@@ -378,6 +378,10 @@ impl BdevChannel for FaultChannel {
         self.inner.wake_fd()
     }
 
+    fn wakes_by_carrier(&self) -> bool {
+        self.inner.wakes_by_carrier()
+    }
+
     fn clear_wake(&mut self) {
         self.inner.clear_wake();
     }

@@ -42,7 +42,8 @@ pub(crate) struct Core {
     poller: RefCell<Option<Poller>>,
     /// Keeps the device's descriptor in the reactor's set.
     watch: RefCell<Option<FdWatch>>,
-    has_watch: bool,
+    /// Whether finished I/Os wake the thread.
+    wakes: bool,
     /// What the poller was last told: true when the reactor may sleep without polling us.
     interrupt_mode: Cell<bool>,
     closing: Cell<bool>,
@@ -65,6 +66,7 @@ impl Core {
         let watch = device
             .wake_fd()
             .map(|fd| thread.watch_fd(fd, Interest::READABLE));
+        let wakes = watch.is_some() || device.wakes_by_carrier();
         let mut table = IoTable::default();
         // Route 0: the first lane.
         table.add_lane(depth);
@@ -81,7 +83,7 @@ impl Core {
             slow_after: SlowIos::limit(facts.health.slow.as_ref()),
             end: Arc::clone(&facts.end),
             poller: RefCell::new(None),
-            has_watch: watch.is_some(),
+            wakes,
             watch: RefCell::new(watch),
             interrupt_mode: Cell::new(true),
             closing: Cell::new(false),
@@ -155,7 +157,7 @@ impl Core {
             }
             return PollResult::Idle;
         }
-        if self.has_watch
+        if self.wakes
             && let Some(watch) = &*self.watch.borrow()
         {
             // Taken in every turn: a flag that nobody takes would stop the reactor from listening.
@@ -173,7 +175,7 @@ impl Core {
             if self.closing.get() {
                 self.stop();
             }
-        } else if self.has_watch {
+        } else if self.wakes {
             let interrupt = !self.state.borrow().device.needs_poll();
             if interrupt != self.interrupt_mode.get() {
                 self.set_interrupt_mode(interrupt);

@@ -55,8 +55,13 @@ pub trait BdevChannel {
     /// The descriptor of [`BdevChannel::wake_fd`] was readable; called before the poll that follows. To empty it.
     fn clear_wake(&mut self) {}
 
+    /// True when the thread's carrier wakes the thread for finished I/Os (C SPDK in interrupt mode), which then needs no descriptor here.
+    fn wakes_by_carrier(&self) -> bool {
+        false
+    }
+
     /// True while something moves on only through [`BdevChannel::poll`] and no descriptor announces it. Asked while I/O
-    /// is in flight; devices without a descriptor leave it as it is.
+    /// is in flight; devices that wake nobody leave it as it is.
     fn needs_poll(&self) -> bool {
         true
     }

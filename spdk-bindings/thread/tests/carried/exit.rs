@@ -1,10 +1,11 @@
 //! The end of a thread: what holds it is named, and nothing that was accepted is lost.
 use rustix::event::{EventfdFlags, eventfd};
 use spdk_thread::{
-    ChannelError, FdChange, Interest, IoDevice, Period, PollResult, SendError, SpawnError, Thread,
-    sleep,
+    ChannelError, FdChange, FdWatch, Interest, IoDevice, Period, PollResult, SendError, SpawnError,
+    Thread, sleep,
 };
 use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -152,42 +153,48 @@ fn changes(thread: &Thread) -> Vec<(u32, Interest, bool)> {
     all
 }
 
+/// A watch of both directions, and what epoll knows it by.
+fn watched(thread: &Thread, fd: Rc<OwnedFd>) -> (FdWatch, u32) {
+    // What the thread watches by itself.
+    let _ = changes(thread);
+    let watch = thread.watch_fd(fd, Interest::BOTH);
+    let [(id, Interest::READABLE, false)] = changes(thread)[..] else {
+        panic!("writing only when somebody asks");
+    };
+    (watch, id)
+}
+
 #[test]
 fn watches_are_armed_on_demand_and_quiet_when_nobody_takes() {
     let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let fd = Rc::new(eventfd(0, EventfdFlags::empty()).expect("eventfd"));
-    let watch = thread.watch_fd(fd, Interest::BOTH);
-    assert_eq!(
-        changes(&thread),
-        [(0, Interest::READABLE, false)],
-        "writing only when somebody asks"
-    );
+    let (watch, id) = watched(&thread, fd);
     assert!(!watch.take_readable());
-    thread.fd_ready(0, Interest::READABLE);
+    thread.fd_ready(id, Interest::READABLE);
     assert!(watch.take_readable() && !watch.take_readable());
     assert_eq!(changes(&thread), [], "the common case costs no system call");
-    thread.fd_ready(0, Interest::READABLE);
-    thread.fd_ready(0, Interest::READABLE);
+    thread.fd_ready(id, Interest::READABLE);
+    thread.fd_ready(id, Interest::READABLE);
     assert_eq!(
         changes(&thread),
-        [(0, Interest::NONE, false)],
+        [(id, Interest::NONE, false)],
         "nobody takes: quiet"
     );
     assert!(watch.take_readable());
     assert_eq!(
         changes(&thread),
-        [(0, Interest::READABLE, false)],
+        [(id, Interest::READABLE, false)],
         "taken: heard again"
     );
     assert!(!watch.take_writable());
-    assert_eq!(changes(&thread), [(0, Interest::BOTH, false)]);
-    thread.fd_ready(0, Interest::WRITABLE);
-    assert_eq!(changes(&thread), [(0, Interest::READABLE, false)]);
+    assert_eq!(changes(&thread), [(id, Interest::BOTH, false)]);
+    thread.fd_ready(id, Interest::WRITABLE);
+    assert_eq!(changes(&thread), [(id, Interest::READABLE, false)]);
     assert!(watch.take_writable());
     assert_eq!(changes(&thread), []);
     drop(watch);
-    assert_eq!(changes(&thread), [(0, Interest::NONE, true)]);
+    assert_eq!(changes(&thread), [(id, Interest::NONE, true)]);
 }
 
 #[test]
@@ -195,7 +202,8 @@ fn tasks_wait_for_descriptors() {
     let mut lockstep = setup::lockstep();
     let thread = lockstep.thread("a");
     let fd = Rc::new(eventfd(0, EventfdFlags::empty()).expect("eventfd"));
-    let watch = Rc::new(thread.watch_fd(fd, Interest::BOTH));
+    let (watch, id) = watched(&thread, fd);
+    let watch = Rc::new(watch);
     let seen = Rc::new(Cell::new(0));
     for writable in [false, true] {
         let (watch, seen) = (watch.clone(), seen.clone());
@@ -212,10 +220,10 @@ fn tasks_wait_for_descriptors() {
     lockstep.settle();
     let waits: Vec<_> = thread.tasks().iter().map(|task| task.waits_for).collect();
     assert_eq!(waits, ["a readable descriptor", "a writable descriptor"]);
-    thread.fd_ready(0, Interest::WRITABLE);
+    thread.fd_ready(id, Interest::WRITABLE);
     lockstep.settle();
     assert_eq!(seen.get(), 1);
-    thread.fd_ready(0, Interest::BOTH);
+    thread.fd_ready(id, Interest::BOTH);
     lockstep.settle();
     assert_eq!(seen.get(), 2);
 }

@@ -1,7 +1,4 @@
-//! Our reactors, threads and block layer over C SPDK, with memory in ordinary pages. A process for each test:
-//! `cargo nextest run -p spdk_provider --features libspdk`.
-#![cfg(feature = "libspdk")]
-#![allow(missing_docs, reason = "tests")]
+//! Our reactors, threads and block layer over C SPDK.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -23,6 +20,7 @@ fn spdk(calls: &[(&str, serde_json::Value)]) -> Spdk {
     let options = Options {
         memory_mib: 512,
         no_huge: true,
+        interrupt_mode: crate::INTERRUPT_MODE,
         json: json(calls),
         ..Options::default()
     };
