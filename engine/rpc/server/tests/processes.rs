@@ -168,7 +168,8 @@ fn a_peer_that_dies_under_load_is_called_on_in_its_next_life() {
     });
     let (different, most) = count(&here);
     assert_eq!(most, 1, "each once in this life");
-    let left = 3 * CALLERS * CALLS - before;
+    // Each caller may have had an answer of the first life on its way when they were counted.
+    let left = 3 * CALLERS * (CALLS - 1) - before;
     assert!(different >= left, "{different} of {left}");
 }
 
