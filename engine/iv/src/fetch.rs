@@ -14,7 +14,7 @@ use crate::{Key, NsId, Rank, Version};
 #[derive(Debug)]
 pub(crate) struct Miss {
     waiters: Vec<Waiter>,
-    token: u64,
+    pub(crate) token: u64,
     /// Whom it asked, when, and for which version at least.
     hop: Rank,
     sent_at: Nanos,
@@ -231,7 +231,7 @@ impl Iv {
                 operation.asked = Some(hop);
             }
         }
-        self.timers.at(now + patience, Timer::Miss(ns, *key, token));
+        self.at(now + patience, Timer::Miss(ns, *key, token));
         let body = Body::Fetch {
             token,
             key: *key,

@@ -104,7 +104,7 @@ impl Iv {
             self.fail(op, Der::BUSY, false);
             return op;
         }
-        self.timers.at(deadline, Timer::Deadline(op));
+        self.at(deadline, Timer::Deadline(op));
         self.attempt(now, op);
         op
     }
@@ -159,7 +159,7 @@ impl Iv {
         let pause = self.options.pause_ns << operation.attempts.min(20);
         let when = now + pause.min(self.options.hop_ns);
         let again = Timer::Again(op, operation.attempts);
-        self.timers.at(when, again);
+        self.at(when, again);
     }
 
     /// A timer of [`Timer::Deadline`].

@@ -153,7 +153,7 @@ impl Iv {
             budget: spread.until.saturating_sub(now),
         };
         let children = spread.remaining.clone();
-        self.timers.at(next, Timer::Spread(ns, token));
+        self.at(next, Timer::Spread(ns, token));
         for child in children {
             self.send(child, ns, body.clone());
         }

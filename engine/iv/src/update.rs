@@ -40,8 +40,7 @@ impl Iv {
             .get(&op)
             .map_or(0, |operation| operation.attempts);
         let again = Timer::Again(op, attempts);
-        self.timers
-            .at(now + (self.options.hop_ns << attempts.min(4)), again);
+        self.at(now + (self.options.hop_ns << attempts.min(4)), again);
         self.raise(now, Asker::Own(op), ns, rise);
     }
 
@@ -84,7 +83,7 @@ impl Iv {
             operation.asked = Some(hop);
         }
         let over = now.saturating_add(rise.budget);
-        self.timers.at(over, Timer::Passing(ns, token));
+        self.at(over, Timer::Passing(ns, token));
         let body = Body::Update {
             token,
             key,
