@@ -210,6 +210,12 @@ impl BdevChannel for SpdkChannel {
         CAPACITY
     }
 
+    /// SPDK calls the youngest poller first, its users' before the channel's: what came in a turn would wait for the one after the next.
+    fn has_finished(&self) -> bool {
+        let channel = self.channel.borrow();
+        channel.as_ref().is_some_and(Channel::has_finished)
+    }
+
     fn wakes_by_carrier(&self) -> bool {
         self.interrupts
     }

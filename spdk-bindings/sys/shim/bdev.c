@@ -221,7 +221,7 @@ struct ks_done {
 
 /*
  * One thread's channel on a device, for I/Os numbered from 0 to capacity - 1. Every I/O that was submitted has exactly one entry in
- * `done`, which therefore cannot overflow between two calls of ks_channel_take. The owner counts what is out.
+ * `done`, until the owner sets `done_count` to 0 again: it cannot overflow. The owner counts what is out.
  */
 struct ks_channel {
 	struct spdk_bdev_desc *desc;
@@ -413,13 +413,10 @@ ks_submit(struct ks_channel *channel, uint32_t tag, int op, int fua, uint64_t lb
 	return rc;
 }
 
-/* The finished I/Os since the last call; valid until the next I/O finishes. */
-uint32_t
-ks_channel_take(struct ks_channel *channel, const struct ks_done **done)
+/* Where the number of finished I/Os stands, and the I/Os themselves; until ks_channel_free. On the channel's thread, outside of its turns or inside. */
+uint32_t *
+ks_channel_done(struct ks_channel *channel, const struct ks_done **done)
 {
-	uint32_t count = channel->done_count;
-
-	channel->done_count = 0;
 	*done = channel->done;
-	return count;
+	return &channel->done_count;
 }

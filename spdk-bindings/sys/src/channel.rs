@@ -3,7 +3,9 @@
 //! - **C1** `raw` is live from `ks_channel_new` to `ks_channel_free`, on the thread of `core`; the descriptor outlives it (`opened`).
 //! - **C2** a buffer that SPDK has is in `slots`, which lives until SPDK has given all of them back: `drop` leaves the slots to
 //!   `ks_channel_free` as its orphan.
-//! - **C3** a tag is given to SPDK only while its slot is free, and `ks_channel_take` names it once.
+//! - **C3** a tag is given to SPDK only while its slot is free, and is named once in what is done.
+//! - **C4** `done` and `done_count` lie in the shim's channel (C1). SPDK adds to them in the thread's turns, which none of our functions here
+//!   causes; they are read and emptied between two additions.
 
 use core::ffi::{c_int, c_void};
 use core::fmt;
@@ -106,6 +108,8 @@ struct Slot {
 /// ```
 pub struct Channel {
     raw: NonNull<ffi::Channel>,
+    done: NonNull<ffi::Done>,
+    done_count: NonNull<u32>,
     slots: Box<[Slot]>,
     out: u32,
     block_size: u64,
@@ -126,8 +130,13 @@ impl Channel {
         // SAFETY: the thread is current; the descriptor is open (B1 of bdev.rs).
         let raw = NonNull::new(unsafe { ffi::ks_channel_new(opened.raw().as_ptr(), capacity) })?;
         drop(entered);
+        let mut done = ptr::null();
+        // SAFETY: C1.
+        let done_count = unsafe { ffi::ks_channel_done(raw.as_ptr(), &raw mut done) };
         Some(Channel {
             raw,
+            done: NonNull::new(done.cast_mut())?,
+            done_count: NonNull::new(done_count)?,
             slots: (0..capacity).map(|_| Slot::default()).collect(),
             out: 0,
             block_size: u64::from(opened.facts.block_size),
@@ -189,15 +198,11 @@ impl Channel {
     /// Hands what has finished since the last call to `done`; returns how many. I/O finishes in turns of the thread.
     #[inline]
     pub fn reap(&mut self, mut done: impl FnMut(Finished)) -> u32 {
-        if self.out == 0 {
-            return 0;
-        }
-        let mut first = ptr::null();
-        // SAFETY: C1.
-        let count = unsafe { ffi::ks_channel_take(self.raw.as_ptr(), &raw mut first) };
+        // SAFETY: C4.
+        let count = unsafe { self.done_count.replace(0) };
         for place in 0..count as usize {
-            // SAFETY: the shim says how many there are; they stay until the next I/O finishes, and none does before the thread's next turn.
-            let ffi::Done { tag, status } = unsafe { *first.add(place) };
+            // SAFETY: C4: there are so many, and they stay until the thread's next turn.
+            let ffi::Done { tag, status } = unsafe { self.done.add(place).read() };
             let Some(slot) = self.slots.get_mut(tag as usize) else {
                 continue;
             };
@@ -210,6 +215,14 @@ impl Channel {
             });
         }
         count
+    }
+
+    /// Whether [`Channel::reap`] would find something.
+    #[inline]
+    #[must_use]
+    pub fn has_finished(&self) -> bool {
+        // SAFETY: C4.
+        unsafe { self.done_count.read() != 0 }
     }
 
     /// I/Os that are out.

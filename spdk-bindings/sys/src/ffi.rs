@@ -171,7 +171,7 @@ unsafe extern "C" {
         lba: u64,
         blocks: u64,
     ) -> c_int;
-    pub(crate) fn ks_channel_take(channel: *mut Channel, done: *mut *const Done) -> u32;
+    pub(crate) fn ks_channel_done(channel: *mut Channel, done: *mut *const Done) -> *mut u32;
 }
 
 #[cfg(test)]

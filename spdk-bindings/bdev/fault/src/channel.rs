@@ -378,6 +378,10 @@ impl BdevChannel for FaultChannel {
         self.inner.wake_fd()
     }
 
+    fn has_finished(&self) -> bool {
+        self.inner.has_finished()
+    }
+
     fn wakes_by_carrier(&self) -> bool {
         self.inner.wakes_by_carrier()
     }

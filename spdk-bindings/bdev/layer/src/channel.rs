@@ -128,8 +128,19 @@ impl Core {
         Ok(())
     }
 
+    /// What came for a queue.
     #[inline]
     pub(crate) fn pop(&self, route: u32) -> Option<Completion> {
+        let found = self.take(route);
+        if found.is_none() && self.state.borrow().device.has_finished() {
+            self.poll(self.thread.now());
+            return self.take(route);
+        }
+        found
+    }
+
+    #[inline]
+    fn take(&self, route: u32) -> Option<Completion> {
         self.state.borrow_mut().table.pop(route)
     }
 
@@ -223,7 +234,7 @@ impl Core {
 
     /// Passes on what a poll has put into the lanes.
     fn settle(&self) {
-        while let Some(completion) = self.pop(ROUTE) {
+        while let Some(completion) = self.take(ROUTE) {
             self.operations.finish(completion);
         }
         let lanes = self.state.borrow().table.lanes() as u32;
