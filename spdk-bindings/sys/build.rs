@@ -19,7 +19,10 @@ use std::process::{Command, exit};
 /// What is linked: devices with all their modules, what starts them, DPDK, and the system's libraries.
 const PACKAGES: [&str; 3] = ["spdk_event_bdev", "spdk_env_dpdk", "spdk_syslibs"];
 
+mod shared;
 mod version;
+
+use shared::Shared;
 
 const INSTALL: &str = "\
 SPDK 26.x is needed. Build one outside of this tree:
@@ -39,6 +42,7 @@ fn main() {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=shared.rs");
     println!("cargo:rerun-if-changed=version.rs");
     println!("cargo:rerun-if-changed=shim");
     let wanted = env::var_os("CARGO_FEATURE_LIBSPDK").is_some();
@@ -64,8 +68,13 @@ fn build() -> Result<(), String> {
         shim.flag(format!("-isystem{}", path.display()));
     }
     if !archives {
-        let modules = libraries.shared_modules();
-        shim.define("KS_MODULES", format!("\"{modules}\"").as_str());
+        let shared = Shared::of(&libraries.names, &libraries.paths)?;
+        let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+        let file = out.join("needed.c");
+        std::fs::write(&file, shared.source())
+            .map_err(|error| format!("{}: {error}", file.display()))?;
+        shim.file(file);
+        shim.define("KS_MODULES", format!("\"{}\"", shared.by_name).as_str());
     }
     // Part of the data path, whatever the profile.
     shim.flag("-std=gnu11").opt_level(2).warnings(true);
@@ -210,25 +219,6 @@ impl Libraries {
             }
             _ => Ok(wanted.unwrap_or(has_archives)),
         }
-    }
-
-    /// The shared libraries of SPDK's by the names that the loader knows, with colons between. Nobody calls modules by name, so a linker
-    /// that links as needed leaves them away: the shim loads them when it starts.
-    fn shared_modules(&self) -> String {
-        let loaded = |name: &&String| {
-            let file = format!("lib{name}.so");
-            let paths = self.paths.iter();
-            let link = paths
-                .map(|path| path.join(&file))
-                .find_map(|file| std::fs::read_link(file).ok());
-            let target = link.as_ref().and_then(|link| link.file_name()?.to_str());
-            target.map_or(file.clone(), str::to_owned)
-        };
-        let names = self.names.iter().filter(|name| name.starts_with("spdk_"));
-        names
-            .map(|name| loaded(&name))
-            .collect::<Vec<_>>()
-            .join(":")
     }
 
     /// Modules and drivers announce themselves in constructors that nobody calls by name: of SPDK's and DPDK's archives all objects are

@@ -104,9 +104,14 @@ ks_version_of_library(void)
 	return g_major * 100 + g_minor;
 }
 
+#ifdef KS_MODULES
+/* A symbol of each library, made by build.rs: the program needs them. */
+extern const void *const ks_needed[];
+#endif
+
 /*
- * Linked against shared libraries: loads those that no symbol is used of, whose constructors announce modules. The name of the one that
- * cannot be loaded is left in `missing` with the loader's words, and -ENOENT returned.
+ * Linked against shared libraries: loads those that have no symbols, whose constructors announce modules. The name of the one that cannot be
+ * loaded is left in `missing` with the loader's words, and -ENOENT returned.
  */
 int
 ks_modules_load(char *missing, size_t length)
@@ -114,7 +119,10 @@ ks_modules_load(char *missing, size_t length)
 #ifdef KS_MODULES
 	static const char modules[] = KS_MODULES;
 	const char *begin = modules;
+	const void *volatile needed = ks_needed[0];
 	char name[128];
+
+	(void)needed;
 
 	while (*begin != '\0') {
 		size_t used = strcspn(begin, ":");
