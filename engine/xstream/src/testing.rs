@@ -2,13 +2,38 @@
 //! every time.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use engine_tls::{KeyRegistry, TlsError};
 use spdk_thread::testing::Lockstep;
-use spdk_thread::{JoinError, Thread, ThreadOptions};
+use spdk_thread::{JoinError, Provider, Thread, ThreadOptions};
 
 use crate::start::bring_up;
 use crate::{CHORE_CREDITS, Core, Layout, LayoutOptions, XstreamId, Xstreams};
+
+/// Who carries threads in this crate's own tests.
+#[cfg(not(all(test, feature = "libspdk")))]
+pub(crate) fn provider() -> Option<Arc<dyn Provider>> {
+    None
+}
+
+/// C SPDK, once in a process.
+#[cfg(all(test, feature = "libspdk"))]
+pub(crate) fn provider() -> Option<Arc<dyn Provider>> {
+    use spdk_provider::{Options, Spdk, SpdkThreads};
+    static SPDK: std::sync::OnceLock<Spdk> = std::sync::OnceLock::new();
+    let spdk = SPDK.get_or_init(|| {
+        let options = Options {
+            no_huge: true,
+            ..Options::default()
+        };
+        match Spdk::start(&options) {
+            Ok(spdk) => spdk,
+            Err(error) => panic!("{error}"),
+        }
+    });
+    Some(SpdkThreads::new(spdk))
+}
 
 /// The xstreams of a small engine and their time.
 #[derive(Debug)]
@@ -54,6 +79,8 @@ impl Stepped {
             Ok(layout) => layout,
             Err(error) => panic!("Stepped: {error}"),
         };
+        let mut options = options.clone();
+        options.provider = options.provider.or_else(provider);
         let mut lockstep = Lockstep::new();
         let (mut threads, mut by_id) = (Vec::new(), Vec::new());
         for spec in layout.xstreams() {

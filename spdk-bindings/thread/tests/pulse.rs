@@ -1,4 +1,4 @@
-//! What others see of a thread while it works.
+//! What others see of a thread while it works; with a timed poller, so of our own threads only (see `turn.rs`).
 
 use spdk_thread::testing::{Lockstep, Trace};
 use spdk_thread::{Period, PollResult, ThreadHandle, UnitKind, yield_now};
@@ -67,34 +67,4 @@ fn every_unit_says_what_it_is_while_it_runs_and_nothing_runs_between_turns() {
         .expect("room");
     lockstep.step();
     assert_eq!(sees.recv(), Ok(Some(UnitKind::Message)));
-}
-
-#[test]
-fn units_of_one_turn_differ_and_a_task_knows_where_it_was_started() {
-    let mut lockstep = Lockstep::new();
-    let thread = lockstep.thread("watched");
-    let handle = thread.handle();
-    let sequences = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-    for _ in 0..3 {
-        let (handle, sequences) = (handle.clone(), sequences.clone());
-        let task = thread.spawn("same", async move {
-            let unit = handle.pulse().unit.expect("this");
-            sequences.borrow_mut().push(unit.sequence);
-        });
-        task.expect("room").detach();
-    }
-    let line = line!() + 1;
-    let task = thread.spawn("same", std::future::pending::<()>());
-    let listed = thread.tasks();
-    let last = listed.last().expect("listed");
-    assert_eq!(
-        (last.spawned_by.file(), last.spawned_by.line()),
-        (file!(), line)
-    );
-    lockstep.step();
-    let seen = sequences.borrow().clone();
-    let mut distinct = seen.clone();
-    distinct.dedup();
-    assert_eq!((seen.len(), distinct.len()), (3, 3), "{seen:?}");
-    drop(task);
 }

@@ -9,6 +9,7 @@ use engine_tls::{KeyRegistry, Tags, XsInfo};
 use spdk_reactor::{ReactorOptions, ReactorSet};
 use spdk_thread::{Period, PollResult, Poller};
 
+use crate::testing::provider;
 use crate::{
     Core, Layout, LayoutOptions, Phase, SpawnError, StartError, StartOptions, Xstream, XstreamId,
     XstreamSet,
@@ -58,6 +59,13 @@ fn layout(targets: u32, helpers: u32) -> Layout {
     Layout::compute(&options, &cores).unwrap()
 }
 
+fn start_options() -> StartOptions {
+    StartOptions {
+        provider: provider(),
+        ..StartOptions::default()
+    }
+}
+
 fn try_start(layout: Layout, registry: &KeyRegistry) -> Result<XstreamSet, StartError> {
     // Not bound: the machine that runs the tests may have one CPU, or lend us others than 0 and 1.
     let options = ReactorOptions {
@@ -69,7 +77,7 @@ fn try_start(layout: Layout, registry: &KeyRegistry) -> Result<XstreamSet, Start
         layout,
         ReactorSet::start(&options).unwrap(),
         registry,
-        &StartOptions::default(),
+        &start_options(),
     )
 }
 
@@ -151,13 +159,8 @@ fn a_missing_reactor_is_named() {
         ..ReactorOptions::default()
     };
     let reactors = ReactorSet::start(&options).unwrap();
-    let error = XstreamSet::start(
-        layout,
-        reactors,
-        &KeyRegistry::new(),
-        &StartOptions::default(),
-    )
-    .unwrap_err();
+    let error =
+        XstreamSet::start(layout, reactors, &KeyRegistry::new(), &start_options()).unwrap_err();
     assert_eq!((error.xstream, error.phase), (XstreamId(1), Phase::Thread));
     assert!(
         error.to_string().contains("no reactor runs on CPU 1"),

@@ -13,5 +13,7 @@ mod reactors;
 mod setup;
 #[path = "../../../thread/tests/carried/tasks.rs"]
 mod tasks;
+#[path = "../../../thread/tests/carried/turns.rs"]
+mod turns;
 
 const INTERRUPT_MODE: bool = false;

@@ -301,8 +301,8 @@ fn a_thread_of_the_native_provider_is_refused() {
 
 #[test]
 fn a_dropped_future_detaches_and_a_device_that_goes_fails_its_io() {
-    let delay = serde_json::json!({ "name": "slow", "base_bdev_name": "m", "avg_read_latency": 20_000,
-        "p99_read_latency": 20_000, "avg_write_latency": 20_000, "p99_write_latency": 20_000 });
+    let delay = serde_json::json!({ "name": "slow", "base_bdev_name": "m", "avg_read_latency": 1_000_000,
+        "p99_read_latency": 1_000_000, "avg_write_latency": 1_000_000, "p99_write_latency": 1_000_000 });
     let spdk = spdk(&[malloc(), ("bdev_delay_create", delay)]);
     let set = reactors(50);
     let descriptor = device(&spdk, "slow");

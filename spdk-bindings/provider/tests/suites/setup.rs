@@ -9,6 +9,8 @@ use spdk_reactor::Depth;
 use spdk_thread::ThreadOptions;
 use spdk_thread::testing::Lockstep;
 
+/// SPDK calls the youngest poller first.
+pub(crate) const KEEPS_ORDER: bool = false;
 pub(crate) const CAPACITY: u32 = 4096;
 pub(crate) const DRIVER: &str = "spdk";
 /// What SPDK sends itself rings no doorbell, but in interrupt mode.

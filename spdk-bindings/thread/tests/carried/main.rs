@@ -3,9 +3,13 @@
 
 mod exit;
 mod tasks;
+mod turns;
 
 mod setup {
     use spdk_thread::testing::Lockstep;
+
+    /// Pollers are called in the order in which they were registered.
+    pub(crate) const KEEPS_ORDER: bool = true;
 
     pub(crate) fn lockstep() -> Lockstep {
         Lockstep::new()
