@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use bdev_file::{FileBdev, FileOptions};
 use bdev_malloc::MallocBdev;
 use bdev_null::NullBdev;
-use engine_config::{Backing, Config, Device};
+use engine_config::{Backing, Config, Device, MIN_TARGET_SIZE};
 use engine_devices::{Plugged, TableFile};
 use spdk_bdev::{Bdev, Descriptor, Mode, Registry};
 
@@ -54,7 +54,9 @@ impl Devices {
             let found = open(device, &ssds, libspdk, &mailbox.0)?;
             paths.push((device.name.clone(), place(device)));
             let bdev = Arc::clone(&found.bdev);
-            opened.push(describe(config, opened.len(), found));
+            let described = describe(config, opened.len(), found);
+            has_room(&described.plugged)?;
+            opened.push(described);
             registry.register(bdev).map_err(BootError::cannot_use)?;
             descriptors.push(
                 registry
@@ -140,6 +142,7 @@ fn describe(config: &Config, index: usize, found: Found) -> Opened {
     let on_it = placements
         .iter()
         .filter(|placement| placement.device == index);
+    let is_ssd = hosted.as_ref().is_some_and(|host| host.ssd().is_some());
     Opened {
         plugged: Plugged {
             uuid: bdev.uuid(),
@@ -148,12 +151,28 @@ fn describe(config: &Config, index: usize, found: Found) -> Opened {
             model,
             targets: on_it.map(|placement| placement.target).collect(),
             bytes: bdev.geometry().bytes(),
-            lasting: bdev.driver() == "nvme",
+            lasting: bdev.driver() == "nvme" || is_ssd,
         },
         is_kept,
         ssd,
         hosted,
     }
+}
+
+/// What only shows when a device is open: of files, sizes were compared when the configuration was read.
+fn has_room(plugged: &Plugged) -> Result<(), BootError> {
+    let Plugged {
+        name,
+        bytes,
+        targets,
+        ..
+    } = plugged;
+    if *bytes >= MIN_TARGET_SIZE.0 * targets.len() as u64 {
+        return Ok(());
+    }
+    Err(BootError::cannot_use(format!(
+        "device {name} has {bytes} bytes, too small for the targets {targets:?} on it: each needs at least {MIN_TARGET_SIZE}"
+    )))
 }
 
 /// Where a device is, for operators.

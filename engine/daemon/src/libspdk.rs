@@ -196,6 +196,7 @@ fn explain(config: &Config, error: &StartError) -> BootError {
         StartError::Twice | StartError::Spoiled | StartError::OtherOptions { .. } => {
             BootError::software(error)
         }
+        StartError::Version { .. } | StartError::Library(_) => BootError::system(error),
         _ => BootError::system(keys("spdk.memory, spdk.hugepages, spdk.pci_allowed")),
     }
 }

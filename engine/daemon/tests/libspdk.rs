@@ -71,7 +71,10 @@ mod with_spdk {
     fn rpc(socket: &Path, method: &str, params: &Value) -> Value {
         let mut stream = UnixStream::connect(socket).expect("SPDK's socket");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let mut request = json!({ "jsonrpc": "2.0", "id": 1, "method": method });
+        if !params.is_null() {
+            request["params"] = params.clone();
+        }
         stream.write_all(request.to_string().as_bytes()).unwrap();
         let (mut answer, mut part) = (Vec::new(), [0; 4096]);
         loop {
@@ -250,6 +253,47 @@ mod with_spdk {
     }
 
     #[test]
+    fn modules_that_pass_no_flushes_on_are_warned_of() {
+        let mut config = over_spdk(Kind::File);
+        let call = |target: u32| {
+            let (name, file) = (format!("d{target}"), config.device(target));
+            let params = json!({ "name": name, "filename": file, "block_size": 4096 });
+            json!({ "method": "bdev_uring_create", "params": params })
+        };
+        let json = json!({ "subsystems": [{ "subsystem": "bdev", "config": [call(0), call(1)] }] });
+        config.spdk_json = Some(json.to_string());
+        let engine = config.start();
+        engine.wait_log("SPDK passes no flushes on");
+        let cont = container(&engine);
+        put(&cont, 1).unwrap();
+        assert!(is_there(&cont, 1));
+        engine.terminate().expect(0, "SPDK has ended");
+    }
+
+    /// What `scripts/rpc.py save_config` asks for and writes.
+    #[test]
+    fn a_saved_configuration_starts_what_it_was_saved_from() {
+        let mut config = over_spdk(Kind::File);
+        let socket = config.path().join("spdk.sock");
+        config.spdk_keys = format!("rpc_socket = {socket:?}");
+        let engine = config.start();
+        put(&container(&engine), 1).unwrap();
+        let subsystems = rpc(&socket, "framework_get_subsystems", &Value::Null);
+        let subsystems = subsystems["result"].as_array().expect("a list");
+        let saved = subsystems.iter().map(|listed| {
+            let name = &listed["subsystem"];
+            let config = rpc(&socket, "framework_get_config", &json!({ "name": name }));
+            json!({ "subsystem": name, "config": config["result"] })
+        });
+        let saved = json!({ "subsystems": saved.collect::<Vec<_>>() });
+        engine.terminate().expect(0, "SPDK has ended");
+        config.spdk_json = Some(saved.to_string());
+        let engine = config.start();
+        assert!(is_there(&again(&engine), 1));
+        engine.terminate().expect(0, "SPDK has ended");
+    }
+
+    #[test]
     fn what_spdk_and_dpdk_log_is_in_the_engines_log() {
         let config = over_spdk(Kind::Malloc);
         let engine = config.start();
@@ -257,9 +301,9 @@ mod with_spdk {
         engine.wait_log("DPDK EAL parameters");
         engine.wait_log("SPDK runs memory_mib=640 devices=[\"d0\", \"d1\"]");
         assert_eq!(engine.terminate().code, Some(0));
-        // DPDK speaks when something is wrong: more memory than the machine has, in ordinary pages.
+        // DPDK speaks when something is wrong: more memory than it takes, in ordinary pages.
         let mut config = over_spdk(Kind::Malloc);
-        config.spdk_keys = "memory = \"1000GiB\"".to_owned();
+        config.spdk_keys = "memory = \"520GiB\"".to_owned();
         let ended = config.fails();
         ended.expect(71, "in the configuration: spdk.memory");
         assert!(ended.log.contains("origin=\"dpdk\""), "{}", ended.log);
