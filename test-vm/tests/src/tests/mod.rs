@@ -295,6 +295,13 @@ pub(crate) const OVER_SPDK: &[Test] = &[
         run: spdk_driver::health,
     },
     Test {
+        name: "spdk_driver_interrupts",
+        about: "SPDK's interrupt mode: its vectors wake who waits, kill -9 loses nothing, and at rest nobody naps",
+        profile: "two_nvme",
+        boot: Boot::Own,
+        run: spdk_driver::interrupts,
+    },
+    Test {
         name: "spdk_driver_removed",
         about: "an SSD is pulled under load from SPDK's driver and put back: the others serve on, and its targets come back without a restart",
         profile: "two_nvme",

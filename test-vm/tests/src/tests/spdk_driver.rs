@@ -1,10 +1,12 @@
 //! The store over C SPDK's NVMe driver: the same tests on the same machines as over our own and the kernel's.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
 use obj_load::{Load, Options};
 
 use super::ends::{self, Devices, End, POOL, TARGETS};
-use crate::engine::{Device, Engine, bind, write_config, write_spdk_json};
+use crate::engine::{Device, Engine, PATIENCE, bind, write_config, write_spdk_json};
 use crate::rig::Rig;
 
 /// Acknowledgements that show that the engine goes on.
@@ -108,6 +110,47 @@ pub(crate) fn health(rig: &mut Rig) -> Result<()> {
         ensure!(of(counter).is_some(), "{counter} is missing in:\n{said}");
     }
     ensure!(of("timeouts").is_none(), "SPDK counts those:\n{said}");
+    engine.stop()
+}
+
+/// In SPDK's interrupt mode its vectors wake who waits for it: a store lives through a kill -9, and at rest nothing looks after anything.
+pub(crate) fn interrupts(rig: &mut Rig) -> Result<()> {
+    let found = devices(rig)?;
+    let vm = rig.vm()?;
+    write_config(vm, TARGETS, &found)?;
+    vm.ok("sed -i '/^\\[spdk\\]/a interrupt_mode = true' /run/engine.toml")?;
+    let start = || -> Result<Engine> {
+        let engine = Engine::spawn_prepared(vm)?;
+        engine.wait_ready()?;
+        Ok(engine)
+    };
+    let engine = start()?;
+    let address = vm.rpc_address();
+    let mut load = Load::new(6, ends::options());
+    load.prepare(&address, POOL)?;
+    load.until_end(&address, |_| engine.kill().map(drop))?;
+    let engine = start()?;
+    load.verify(&address)?;
+    println!("in interrupt mode: {:?}", load.tally);
+    load.remove_all(&address)?;
+    let rests = |depth: &str| -> Result<u64> {
+        let counted = vm.ok(&format!(
+            "keel --socket /run/keel/engine.sock metrics | awk '/^keel_reactor_rests_total.*depth=\"{depth}\"/ {{sum += $NF}} END {{print sum + 0}}'"
+        ))?;
+        Ok(counted.trim().parse()?)
+    };
+    let (naps, sleeps) = (rests("nap")?, rests("sleep")?);
+    let deadline = Instant::now() + PATIENCE;
+    while rests("sleep")? < sleeps + 20 {
+        ensure!(Instant::now() < deadline, "it does not sleep");
+    }
+    let more = rests("nap")? - naps;
+    ensure!(more == 0, "{more} naps at rest");
+    let counted = vm.ok(
+        "grep vfio-msix /proc/interrupts | awk '{for (i = 2; $i ~ /^[0-9]+$/; i++) sum += $i} END {print sum + 0}'",
+    )?;
+    ensure!(counted.trim() != "0", "no interrupt came");
+    println!("interrupts: {}", counted.trim());
     engine.stop()
 }
 
