@@ -1,6 +1,9 @@
-//! The cargo that runs us, as a command.
+//! The cargo that runs us, as a command, and what it builds.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
 
 /// What cargo tells a program that it runs about the package. Build scripts of other packages (ring's) watch the same names: left in place
 /// they would be built anew each time that cargo is started by us after it was started by hand, and by hand after us.
@@ -18,6 +21,41 @@ pub(crate) fn cargo() -> Command {
         }
     }
     cargo
+}
+
+/// Where it puts what it builds.
+pub(crate) fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}
+
+/// How programs are built.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    Debug,
+    Release,
+}
+
+/// Builds packages, and gives the folder of their programs. `more` is for arguments and variables besides.
+pub(crate) fn build(
+    root: &Path,
+    packages: &[&str],
+    profile: Profile,
+    more: impl FnOnce(&mut Command),
+) -> Result<PathBuf> {
+    let mut build = cargo();
+    build.current_dir(root).args(["build", "--locked"]);
+    build.args(packages.iter().flat_map(|package| ["--package", package]));
+    let folder = match profile {
+        Profile::Debug => "debug",
+        Profile::Release => {
+            build.arg("--release");
+            "release"
+        }
+    };
+    more(&mut build);
+    let status = build.status().context("cargo does not run")?;
+    ensure!(status.success(), "the build failed");
+    Ok(target(root).join(folder))
 }
 
 #[cfg(test)]

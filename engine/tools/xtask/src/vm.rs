@@ -1,12 +1,12 @@
 //! `cargo xtask vm` and `cargo xtask bench vm`: build what goes into a VM, then are `keel-vm` (`test-vm/tests`) with the same arguments.
 
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::cargo::cargo;
+use crate::cargo::{self, Profile};
 
 /// Programs, modules, the agent, and the program that starts VMs.
 const ALL: [&str; 7] = [
@@ -29,7 +29,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
-    start(root, &ALL, false, &args.args)
+    start(root, &ALL, Profile::Debug, &args.args)
 }
 
 /// Which benchmark; those on this machine are `keel bench`.
@@ -43,23 +43,12 @@ pub(crate) enum Bench {
 pub(crate) fn bench(root: &Path, Bench::Vm(args): &Bench) -> Result<ExitCode> {
     let mut words = vec!["bench".to_owned()];
     words.extend(args.args.iter().cloned());
-    start(root, &FOR_BENCH, true, &words)
+    start(root, &FOR_BENCH, Profile::Release, &words)
 }
 
-fn start(root: &Path, packages: &[&str], optimised: bool, args: &[String]) -> Result<ExitCode> {
-    let mut build = cargo();
-    build.current_dir(root).args(["build", "--locked"]);
-    build.args(packages.iter().flat_map(|package| ["--package", package]));
-    if optimised {
-        build.arg("--release");
-    }
-    let status = build.status().context("cargo does not run")?;
-    ensure!(status.success(), "the build failed");
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let profile = if optimised { "release" } else { "debug" };
+fn start(root: &Path, packages: &[&str], profile: Profile, args: &[String]) -> Result<ExitCode> {
+    let program = cargo::build(root, packages, profile, |_| ())?.join("keel-vm");
     // In this process's place: the terminal, its signals and the exit code are the VM's.
-    let program = target.join(profile).join("keel-vm");
     let error = Command::new(&program).args(args).exec();
     Err(error).with_context(|| program.display().to_string())
 }

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::cargo::cargo;
+use crate::cargo::{self, Profile};
 
 /// Bytes of one I/O.
 const SIZE: &str = "4096";
@@ -103,17 +103,12 @@ fn messages(dir: &Path, scratch: &Path) -> Result<PathBuf> {
 
 /// `keel` with both providers, optimised.
 fn build(root: &Path, dir: &Path) -> Result<PathBuf> {
-    let status = cargo()
-        .current_dir(root)
-        .env("SPDK_DIR", dir)
-        .args(["build", "--release", "--package", "engine_ctl"])
-        .args(["--features", "engine_ctl/libspdk"])
-        .status()
-        .context("cargo does not run")?;
-    ensure!(status.success(), "the build failed");
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("release/keel"))
+    let programs = cargo::build(root, &["engine_ctl"], Profile::Release, |build| {
+        build
+            .env("SPDK_DIR", dir)
+            .args(["--features", "engine_ctl/libspdk"]);
+    })?;
+    Ok(programs.join("keel"))
 }
 
 struct Case {

@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::engine::Engine;
 use self::files::{Files, Item};
 use self::report::Report;
-use crate::cargo::cargo;
+use crate::cargo::{self, Profile};
 
 const CONFIG: &str = "config/examples/dev.toml";
 const POOL: &str = "demo";
@@ -92,22 +92,13 @@ pub(crate) struct Programs {
 
 fn build(root: &Path) -> Result<Programs> {
     println!("building (the first time takes some minutes)");
-    let packages = ["engine", "engine_ctl", "hello", "iv_demo", "mgmt", "obj"]
-        .iter()
-        .flat_map(|package| ["--package", package]);
-    let status = cargo()
-        .current_dir(root)
-        .args(["build", "--release", "--locked"])
-        .args(packages)
-        .status()
-        .context("cargo does not run")?;
-    ensure!(status.success(), "the build failed");
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| PathBuf::from("target"), PathBuf::from)
-        .join("release");
+    let packages = ["engine", "engine_ctl", "hello", "iv_demo", "mgmt", "obj"];
+    let programs = cargo::build(root, &packages, Profile::Release, |_| ())?;
+    let keel = programs.join("keel");
     Ok(Programs {
-        engine: root.join(&target).join("keel-engine"),
-        keel: target.join("keel"),
+        engine: programs.join("keel-engine"),
+        // As people type it.
+        keel: keel.strip_prefix(root).map_or(keel.clone(), PathBuf::from),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::counts::{Counts, SKIPPED_BECAUSE, skipped};
 use super::etcd;
-use crate::cargo::cargo;
+use crate::cargo::{cargo, target};
 
 /// How a program says that it could not test anything here: this exit code (automake's), and a line with the reason.
 const SKIPPED: i32 = 77;
@@ -248,8 +248,7 @@ fn libspdk() -> Work {
 
 /// Rings, threads and the hand-over to sleep under loom's model checker: other flags, so a target directory of its own, or everything else would be rebuilt.
 fn loom(root: &Path) -> Work {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let target = target(root);
     let env = vec![
         ("RUSTFLAGS", "--cfg loom".into()),
         ("CARGO_TARGET_DIR", target.join("loom").into_os_string()),
