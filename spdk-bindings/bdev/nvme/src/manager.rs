@@ -8,8 +8,8 @@ use spdk_env::{Clock, DeviceBacking};
 use spdk_nvme::{Controller, ControllerState, Event, NvmeError};
 
 /// Between looks at a controller that is up (SPDK: `nvme_adminq_poll_period_us`, 10 ms). What waits for one is an event, a time-out or the begin of a reset, never an
-/// I/O; and an engine at rest wakes so often for each SSD.
-const CALM: Duration = Duration::from_millis(50);
+/// I/O; an engine at rest wakes so often for each SSD, and where processors are scarce each look delays I/O.
+const CALM: Duration = Duration::from_millis(250);
 /// While it is being reset or shut down.
 const BUSY: Duration = Duration::from_micros(200);
 
