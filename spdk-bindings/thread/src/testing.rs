@@ -1,7 +1,7 @@
 //! Several threads stepped on one OS thread, under a clock that the test turns.
 
 use crate::task::JoinHandle;
-use crate::{JoinError, Provider, Thread, ThreadOptions};
+use crate::{JoinError, Period, PollResult, Poller, Provider, Thread, ThreadOptions};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
@@ -173,6 +173,25 @@ impl Trace {
     /// Appends an event.
     pub fn log(&self, event: impl Into<String>) {
         self.0.borrow_mut().push(event.into());
+    }
+
+    /// A poller that appends its name and the time of each call, and is busy.
+    pub fn poller(&self, thread: &Thread, name: &'static str, period: Period) -> Poller {
+        let trace = self.clone();
+        thread.register_poller(name, period, move |now| {
+            trace.log(format!("{name}@{now}"));
+            PollResult::Busy
+        })
+    }
+
+    /// Steps so many times, `ns` apart, and takes the events with a line for the time of each step.
+    pub fn turns(&self, lockstep: &mut Lockstep, times: usize, ns: u64) -> Vec<String> {
+        for _ in 0..times {
+            self.log(format!("-- {}", lockstep.now()));
+            lockstep.step();
+            lockstep.advance(ns);
+        }
+        self.take()
     }
 
     /// Takes all events.

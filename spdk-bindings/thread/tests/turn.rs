@@ -9,32 +9,15 @@ use spdk_thread::{
 use std::cell::RefCell;
 use std::rc::Rc;
 
-fn logging(thread: &Thread, trace: &Trace, name: &'static str, period: Period) -> Poller {
-    let trace = trace.clone();
-    thread.register_poller(name, period, move |now| {
-        trace.log(format!("{name}@{now}"));
-        PollResult::Busy
-    })
-}
-
-fn run(lockstep: &mut Lockstep, times: usize, ns: u64, trace: &Trace) -> Vec<String> {
-    for _ in 0..times {
-        trace.log(format!("-- {}", lockstep.now()));
-        lockstep.step();
-        lockstep.advance(ns);
-    }
-    trace.take()
-}
-
 #[test]
 fn a_turn_is_messages_then_pollers_then_timed_pollers_then_tasks() {
     let mut lockstep = Lockstep::new();
     let thread = lockstep.thread("a");
     let trace = Trace::new();
-    let _second = logging(&thread, &trace, "slow", Period::Nanos(20));
-    let _first = logging(&thread, &trace, "fast", Period::Nanos(10));
-    let _a = logging(&thread, &trace, "every a", Period::EveryTurn);
-    let _b = logging(&thread, &trace, "every b", Period::Nanos(0));
+    let _second = trace.poller(&thread, "slow", Period::Nanos(20));
+    let _first = trace.poller(&thread, "fast", Period::Nanos(10));
+    let _a = trace.poller(&thread, "every a", Period::EveryTurn);
+    let _b = trace.poller(&thread, "every b", Period::Nanos(0));
     let log = trace.clone();
     let task = async move {
         log.log("task starts");
@@ -44,7 +27,7 @@ fn a_turn_is_messages_then_pollers_then_timed_pollers_then_tasks() {
         log.log("task yielded");
     };
     thread.spawn("task", task).expect("room").detach();
-    let events = run(&mut lockstep, 4, 10, &trace);
+    let events = trace.turns(&mut lockstep, 4, 10);
     let expected = [
         "-- 0",
         "every a@0",
@@ -107,7 +90,7 @@ fn messages_run_first_in_order_and_in_batches() {
 fn time_never_goes_back_and_early_timers_count_from_the_first_turn() {
     let thread = Thread::new("a", ThreadOptions::default());
     let trace = Trace::new();
-    let _poller = logging(&thread, &trace, "p", Period::Nanos(100));
+    let _poller = trace.poller(&thread, "p", Period::Nanos(100));
     thread.poll(5_000);
     assert_eq!(
         trace.take(),
@@ -127,7 +110,7 @@ fn a_late_timed_poller_is_called_once_and_keeps_its_beat() {
     let thread = lockstep.thread("a");
     let trace = Trace::new();
     lockstep.step();
-    let _poller = logging(&thread, &trace, "p", Period::Nanos(10));
+    let _poller = trace.poller(&thread, "p", Period::Nanos(10));
     for (advance, next) in [(12, 20), (9, 30), (37, 68)] {
         lockstep.advance(advance);
         lockstep.step();

@@ -3,18 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use spdk_thread::testing::{Lockstep, Trace};
+use spdk_thread::testing::Trace;
 use spdk_thread::{Period, PollResult, Poller, Thread, ThreadOptions, yield_now};
 
 use crate::setup::{KEEPS_ORDER, lockstep};
-
-fn logging(thread: &Thread, trace: &Trace, name: &'static str, period: Period) -> Poller {
-    let trace = trace.clone();
-    thread.register_poller(name, period, move |now| {
-        trace.log(format!("{name}@{now}"));
-        PollResult::Busy
-    })
-}
 
 /// Sends a message that appends to a list which messages can reach.
 fn send_logging(thread: &Thread, text: &'static str) {
@@ -23,15 +15,6 @@ fn send_logging(thread: &Thread, text: &'static str) {
         .handle()
         .send(move |_| SENT.with(|sent| sent.borrow_mut().get_or_insert_default().log(text)))
         .expect("room");
-}
-
-fn run(lockstep: &mut Lockstep, times: usize, ns: u64, trace: &Trace) -> Vec<String> {
-    for _ in 0..times {
-        trace.log(format!("-- {}", lockstep.now()));
-        lockstep.step();
-        lockstep.advance(ns);
-    }
-    trace.take()
 }
 
 /// Compares what came since the last call; where pollers are called in another order, as a set.
@@ -56,7 +39,7 @@ fn a_cycle_is_frozen_and_pollers_come_round_after_each_batch_of_its_tasks() {
         },
     );
     let trace = Trace::new();
-    let _device = logging(&thread, &trace, "device", Period::EveryTurn);
+    let _device = trace.poller(&thread, "device", Period::EveryTurn);
     for name in ["one", "two", "three", "four", "five"] {
         let log = trace.clone();
         let task = async move {
@@ -67,7 +50,7 @@ fn a_cycle_is_frozen_and_pollers_come_round_after_each_batch_of_its_tasks() {
         thread.spawn(name, task).expect("room").detach();
     }
     assert!(thread.is_between_cycles());
-    let events = run(&mut lockstep, 3, 10, &trace);
+    let events = trace.turns(&mut lockstep, 3, 10);
     let expected = [
         "-- 0",
         "device@0",
@@ -127,7 +110,7 @@ fn pollers_pause_resume_and_unregister_from_inside() {
         PollResult::Busy
     });
     slot.borrow_mut().extend([Some(itself), Some(suicide)]);
-    let _last = logging(&thread, &trace, "last", Period::EveryTurn);
+    let _last = trace.poller(&thread, "last", Period::EveryTurn);
     lockstep.step();
     came(
         &trace,
@@ -166,7 +149,7 @@ fn pollers_registered_inside_start_in_the_next_turn() {
         log.log("parent");
         if keep.borrow().is_empty() {
             keep.borrow_mut()
-                .push(logging(&own, &log, "child", Period::EveryTurn));
+                .push(log.poller(&own, "child", Period::EveryTurn));
         }
         PollResult::Busy
     });
@@ -181,10 +164,10 @@ fn panics_end_the_culprit_and_nothing_else() {
     let mut lockstep = lockstep();
     let thread = lockstep.thread("a");
     let trace = Trace::new();
-    let _before = logging(&thread, &trace, "before", Period::EveryTurn);
+    let _before = trace.poller(&thread, "before", Period::EveryTurn);
     let culprit = thread.register_poller("culprit", Period::EveryTurn, |_| panic!("a bad poller"));
     let timed = thread.register_poller("timed culprit", Period::Nanos(0), |_| panic!("another"));
-    let _after = logging(&thread, &trace, "after", Period::EveryTurn);
+    let _after = trace.poller(&thread, "after", Period::EveryTurn);
     thread
         .handle()
         .send(|_| panic!("a bad message"))
