@@ -2,16 +2,13 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use obj_load::{Load, Options};
+use anyhow::{Result, ensure};
+use obj_load::Load;
+use test_vm::Vm;
 
-use super::ends::{self, Devices, End, POOL, TARGETS};
+use super::ends::{self, End, KEEL_HEALTH, POOL, TARGETS};
 use crate::engine::{Device, Engine, PATIENCE, bind, write_config, write_spdk_json};
 use crate::rig::Rig;
-
-/// Acknowledgements that show that the engine goes on.
-const ALIVE: u32 = 20;
-const KEEL_HEALTH: &str = "keel --socket /run/keel/engine.sock devices health";
 
 fn devices(rig: &mut Rig) -> Result<Vec<Device>> {
     let vm = rig.vm()?;
@@ -28,31 +25,8 @@ pub(crate) fn power_cut(rig: &mut Rig) -> Result<()> {
 
 /// The same device, the same blocks, whoever drives it.
 pub(crate) fn all_drivers(rig: &mut Rig) -> Result<()> {
-    let mut load = Load::new(1, ends::options());
-    let drivers: [Devices; 5] = [
-        devices,
-        super::user_driver::devices,
-        devices,
-        super::kernel_driver::devices,
-        devices,
-    ];
-    for (round, driver) in drivers.into_iter().enumerate() {
-        let found = driver(rig)?;
-        let engine = Engine::start(rig.vm()?, TARGETS, &found)?;
-        let address = rig.vm()?.rpc_address();
-        if round == 0 {
-            load.prepare(&address, POOL)?;
-        }
-        load.verify(&address)?;
-        load.until_end(&address, |_| engine.stop())?;
-    }
-    let found = super::kernel_driver::devices(rig)?;
-    let engine = Engine::start(rig.vm()?, TARGETS, &found)?;
-    let address = rig.vm()?.rpc_address();
-    load.verify(&address)?;
-    println!("through all drivers: {:?}", load.tally);
-    load.remove_all(&address)?;
-    engine.stop()
+    let (user, kernel) = (super::user_driver::devices, super::kernel_driver::devices);
+    ends::through(rig, &[devices, user, devices, kernel, devices, kernel])
 }
 
 /// SSDs with volatile write caches lose what was not flushed: SPDK passes flushes on, though it would rather not.
@@ -146,11 +120,7 @@ pub(crate) fn interrupts(rig: &mut Rig) -> Result<()> {
     }
     let more = rests("nap")? - naps;
     ensure!(more == 0, "{more} naps at rest");
-    let counted = vm.ok(
-        "grep vfio-msix /proc/interrupts | awk '{for (i = 2; $i ~ /^[0-9]+$/; i++) sum += $i} END {print sum + 0}'",
-    )?;
-    ensure!(counted.trim() != "0", "no interrupt came");
-    println!("interrupts: {}", counted.trim());
+    ends::vectors_have_rung(vm)?;
     engine.stop()
 }
 
@@ -158,45 +128,11 @@ pub(crate) fn interrupts(rig: &mut Rig) -> Result<()> {
 /// its slot SPDK attaches it, under a name of its own making; the engine knows it, and its targets serve again with all their data: without a
 /// restart, and after one.
 pub(crate) fn removed(rig: &mut Rig) -> Result<()> {
-    let found = devices(rig)?;
-    let engine = Engine::start(rig.vm()?, TARGETS, &found)?;
-    let vm = rig.vm()?;
-    let address = vm.rpc_address();
-    // Objects of one piece are on one target each.
-    let options = Options {
-        largest: 100 << 10,
-        failures: true,
-        ..ends::options()
-    };
-    let mut load = Load::new(3, options);
-    load.prepare(&address, POOL)?;
-    load.until_end(&address, |progress| {
-        vm.pull("n0")?;
-        engine.wait_log("it was removed; targets [0, 1] are down")?;
-        progress.forget();
-        progress.wait(ALIVE).context("the other SSD's targets")?;
+    let put_back = |vm: &mut Vm| {
         vm.plug("n0")?;
         // The kernel's own driver was first.
-        bind(vm, "n0", "vfio-pci")?;
-        engine.wait_log("device n0 is there again: targets [0, 1] have it again")?;
-        engine.wait_log("target 0 is back: ")?;
-        engine.wait_log("target 1 is back: ")?;
-        progress.forget();
-        progress.wait(ALIVE).context("with the SSD back")
-    })?;
-    load.verify(&address)?;
-    let pulled = load.tally;
-    println!("pulled and put back: {pulled:?}");
-    ensure!(pulled.failed > 0, "nothing failed with the SSD: {pulled:?}");
-    load.until_end(&address, |progress| {
-        progress.wait(ALIVE)?;
-        engine.stop()
-    })?;
-    let tally = load.tally;
-    ensure!(tally.failed == pulled.failed, "it fails still: {tally:?}");
-    let found = devices(rig)?;
-    let engine = Engine::start(rig.vm()?, TARGETS, &found)?;
-    load.verify(&address)?;
-    load.remove_all(&address)?;
-    engine.stop()
+        bind(vm, "n0", "vfio-pci").map(drop)
+    };
+    let back = "device n0 is there again: targets [0, 1] have it again";
+    ends::pulled_and_put_back(rig, devices, put_back, back)
 }

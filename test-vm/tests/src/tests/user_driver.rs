@@ -1,15 +1,12 @@
 //! The store over our own driver: VFIO, real DMA through an emulated IOMMU, doorbells that trap.
 
 use anyhow::{Context, Result, ensure};
-use obj_load::{Load, Options};
+use obj_load::Load;
+use test_vm::Vm;
 
-use super::ends::{self, End, POOL, TARGETS};
+use super::ends::{self, ALIVE, End, KEEL_HEALTH, POOL, TARGETS};
 use crate::engine::{Device, Engine, bind};
 use crate::rig::Rig;
-
-/// Acknowledgements that show that the engine goes on.
-const ALIVE: u32 = 20;
-const KEEL_HEALTH: &str = "keel --socket /run/keel/engine.sock devices health";
 
 pub(crate) fn devices(rig: &mut Rig) -> Result<Vec<Device>> {
     let vm = rig.vm()?;
@@ -26,27 +23,8 @@ pub(crate) fn power_cut(rig: &mut Rig) -> Result<()> {
 
 /// Written through one driver and read through the other, both ways: the same device, the same blocks.
 pub(crate) fn both_drivers(rig: &mut Rig) -> Result<()> {
-    let mut load = Load::new(1, ends::options());
-    for round in 0..3 {
-        let found = match round {
-            1 => super::kernel_driver::devices(rig)?,
-            _ => devices(rig)?,
-        };
-        let engine = Engine::start(rig.vm()?, TARGETS, &found)?;
-        let address = rig.vm()?.rpc_address();
-        if round == 0 {
-            load.prepare(&address, POOL)?;
-        }
-        load.verify(&address)?;
-        load.until_end(&address, |_| engine.stop())?;
-    }
-    let found = super::kernel_driver::devices(rig)?;
-    let engine = Engine::start(rig.vm()?, TARGETS, &found)?;
-    let address = rig.vm()?.rpc_address();
-    load.verify(&address)?;
-    println!("through both drivers: {:?}", load.tally);
-    load.remove_all(&address)?;
-    engine.stop()
+    let kernel = super::kernel_driver::devices;
+    ends::through(rig, &[devices, kernel, devices, kernel])
 }
 
 /// Somebody disables the controller: its queues are forgotten and commands on them are not answered. The driver notices by the
@@ -87,12 +65,7 @@ pub(crate) fn interrupts(rig: &mut Rig) -> Result<()> {
     load.prepare(&address, POOL)?;
     load.until_end(&address, |progress| {
         progress.wait(ALIVE)?;
-        let counted = vm.ok(
-            "grep vfio-msix /proc/interrupts | awk '{for (i = 2; $i ~ /^[0-9]+$/; i++) sum += $i} END {print sum + 0}'",
-        )?;
-        let counted: u64 = counted.trim().parse()?;
-        ensure!(counted > 0, "no interrupt came");
-        println!("interrupts: {counted}");
+        ends::vectors_have_rung(vm)?;
         engine.stop()
     })
 }
@@ -100,49 +73,15 @@ pub(crate) fn interrupts(rig: &mut Rig) -> Result<()> {
 /// One of two SSDs is pulled under load: the kernel wants it back and the engine lets go of it. Its targets are down, the others serve
 /// on. Back in its slot it is taken back, and its targets serve again with all their data: without a restart, and after one.
 pub(crate) fn removed(rig: &mut Rig) -> Result<()> {
-    let found = devices(rig)?;
-    let engine = Engine::start(rig.vm()?, TARGETS, &found)?;
-    let vm = rig.vm()?;
-    let address = vm.rpc_address();
-    // Objects of one piece are on one target each.
-    let options = Options {
-        largest: 100 << 10,
-        failures: true,
-        ..ends::options()
-    };
-    let mut load = Load::new(3, options);
-    load.prepare(&address, POOL)?;
-    load.until_end(&address, |progress| {
-        vm.pull("n0")?;
-        engine.wait_log("it was removed; targets [0, 1] are down")?;
-        progress.forget();
-        progress.wait(ALIVE).context("the other SSD's targets")?;
+    let put_back = |vm: &mut Vm| {
         // Makes it look into the slot now, and not at its next turn.
         vm.ok(KEEL_HEALTH)?;
         vm.plug("n0")?;
         // The kernel's own driver was first; the engine tries until it may have it.
-        bind(vm, "n0", "vfio-pci")?;
-        engine.wait_log("is back in its slot: targets [0, 1] have it again")?;
-        engine.wait_log("target 0 is back: ")?;
-        engine.wait_log("target 1 is back: ")?;
-        progress.forget();
-        progress.wait(ALIVE).context("with the SSD back")
-    })?;
-    load.verify(&address)?;
-    let pulled = load.tally;
-    println!("pulled and put back: {pulled:?}");
-    ensure!(pulled.failed > 0, "nothing failed with the SSD: {pulled:?}");
-    load.until_end(&address, |progress| {
-        progress.wait(ALIVE)?;
-        engine.stop()
-    })?;
-    let tally = load.tally;
-    ensure!(tally.failed == pulled.failed, "it fails still: {tally:?}");
-    let found = devices(rig)?;
-    let engine = Engine::start(rig.vm()?, TARGETS, &found)?;
-    load.verify(&address)?;
-    load.remove_all(&address)?;
-    engine.stop()
+        bind(vm, "n0", "vfio-pci").map(drop)
+    };
+    let back = "is back in its slot: targets [0, 1] have it again";
+    ends::pulled_and_put_back(rig, devices, put_back, back)
 }
 
 /// A namespace grows: its targets keep their shares and their data. It shrinks below them: the engine says so and does not start.
